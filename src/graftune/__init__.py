@@ -1,0 +1,1 @@
+"""Graftune: every parameter-efficient fine-tuning method on one frozen transformer."""
