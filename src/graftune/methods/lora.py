@@ -1,0 +1,53 @@
+"""LoRA: h = W x + (α/r) B A x. Hu et al. 2021, arXiv:2106.09685, section 4.1.
+
+Variants: rsLoRA scales by α/√r (Kalajdzievski 2023, arXiv:2312.03732); DoRA trains magnitude and direction
+apart, W' = m ⊙ (W + s·BA)/‖W + s·BA‖ (Liu et al. 2024, arXiv:2402.09353).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from graftune.methods.method import Build, Method
+from graftune.parts import DecomposedLowRank, LowRank
+
+if TYPE_CHECKING:
+    from graftune.model.context import Context
+
+
+@dataclass(frozen=True)
+class LoRA(Method):
+    """Low-rank update of chosen linear maps; Σ r(d_in + d_out) parameters (DoRA: + d_out each).
+
+    ``targets``: roles (q, k, v, o, gate, up, down), module names, or "all" inside the layers. ``alpha``
+    defaults to the rank, which makes the scale α/r one. A starts Kaiming-uniform, B zero: no-op at the start.
+    """
+
+    rank: int = 8
+    alpha: float | None = None
+    targets: str | tuple[str, ...] = ("q", "v")
+    dropout: float = 0.0
+    rslora: bool = False
+    dora: bool = False
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"lora": {}, "dora": {"dora": True}}
+    learning_rate: ClassVar[float] = 2e-3
+
+    def __post_init__(self) -> None:
+        self._at_least(1, "rank")
+        self._at_least(0, "dropout")
+
+    @property
+    def scale(self) -> float:
+        """α/r, or α/√r for rsLoRA."""
+        alpha = self.rank if self.alpha is None else self.alpha
+        return alpha / (self.rank**0.5 if self.rslora else self.rank)
+
+    def build(self, context: Context) -> Build:
+        build = Build()
+        for site in context.anatomy.linears(self.targets):
+            sizes = (site.inputs, site.outputs, self.rank, self.scale, self.dropout)
+            part = DecomposedLowRank(*sizes, weight=context.weight(site)) if self.dora else LowRank(*sizes)
+            build.grafts.append((site, part))
+        return build

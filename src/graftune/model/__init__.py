@@ -1,0 +1,1 @@
+"""A frozen base, its map of sites, and the adapters attached to it."""

@@ -1,0 +1,283 @@
+"""AdaptedModel: one frozen base and any number of adapters, chosen per row of a batch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from graftune.errors import GraftuneError, unknown
+from graftune.methods.method import Method
+from graftune.model import attention
+from graftune.model.adapter import Adapter, Count
+from graftune.model.anatomy import Anatomy
+from graftune.model.attach import Graft, Handle, attach
+from graftune.model.context import Context, copied_names
+from graftune.model.layout import Arranged, Layout, arrange, restore
+from graftune.model.merge import merged
+from graftune.model.prefixes import Prefixes
+from graftune.model.routing import Names, Routing
+from graftune.parts import KeyValueRows
+
+
+class AdaptedModel(nn.Module):
+    """A Transformers model with adapters beside it; the base itself is never changed.
+
+    ``base`` is any ``PreTrainedModel``; its parameters are frozen. ``tokenizer`` is only needed by methods
+    that start from words. While training, the base runs without dropout unless ``base_dropout`` is set.
+    """
+
+    def __init__(
+        self, base: PreTrainedModel, tokenizer: Callable[..., Any] | None = None, *, base_dropout: bool = False
+    ) -> None:
+        super().__init__()
+        self.base = base
+        self.base.requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.base_dropout = base_dropout
+        self.adapters = nn.ModuleDict()
+        self.anatomy = Anatomy(base)
+        self._routing = Routing()
+        self._layout = Layout()
+        self._prefixes = Prefixes(self.anatomy, self._routing)
+        self._handles: dict[str, list[Handle]] = {}
+        accepted = inspect.signature(base.forward).parameters
+        # Models that count positions from the ids themselves (a padding index in their table) must go on doing so.
+        counted = any(
+            isinstance(m, nn.Embedding) and m.padding_idx is not None and "position" in path
+            for path, m in self.anatomy.modules.items()
+        )
+        self._caches = "use_cache" in accepted
+        self._positions = "position_ids" in accepted and not base.config.is_encoder_decoder and not counted
+        self.train(base.training)
+
+    @property
+    def config(self) -> Any:
+        """The base's config."""
+        return self.base.config
+
+    @property
+    def device(self) -> torch.device:
+        """The base's device."""
+        return self.base.device
+
+    # Adapters ----------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        name: str,
+        method: Method,
+        *,
+        heads: tuple[str, ...] = (),
+        labels: tuple[str, ...] = (),
+        seed: int | None = None,
+    ) -> Adapter:
+        """Make a new adapter.
+
+        ``heads`` names modules of the base that each adapter trains its own copy of (a classifier);
+        ``labels`` are class names for methods that start from them; ``seed`` fixes the start values.
+        Raises GraftuneError for a name in use, a name with a dot, or a method that fits no site.
+        """
+        if name in self.adapters or not name or "." in name:
+            raise GraftuneError(
+                "this adapter name cannot be used",
+                received=repr(name),
+                expected="a name without dots that no adapter has yet",
+                do=f"remove {name!r} first, or choose another name",
+            )
+        context = Context(self.base, self.anatomy, self.tokenizer, labels)
+        with torch.random.fork_rng(enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            build = method.build(context)
+        if method.trainable and not build.grafts:
+            raise GraftuneError(f"{type(method).__name__} fits no site of this base", received=type(self.base).__name__)
+        head_names = [n for n in context.parameters if n.startswith(tuple(f"{h}." for h in heads))]
+        if heads and not head_names:
+            raise unknown("head", heads[0], self.anatomy.heads)
+        grafts = build.grafts + context.copies(set(head_names) - copied_names(build.grafts))
+        adapter = Adapter(method, grafts, build.generators, heads).to(self.base.device)
+        return self.attach(name, adapter)
+
+    def attach(self, name: str, adapter: Adapter) -> Adapter:
+        """Register an adapter's hooks under a name."""
+        handles: list[Handle] = []
+        for key, part in adapter.parts.items():
+            site = adapter.sites[key]
+            if isinstance(part, KeyValueRows):
+                handles.append(self._prefixes.add(name, site, part))
+            else:
+                handles += attach(part, Graft(name, site, self.anatomy, self._routing, self._layout))
+        self.adapters[name] = adapter
+        self._handles[name] = handles
+        self.train(self.training)
+        return adapter
+
+    def remove(self, name: str) -> None:
+        """Take an adapter away; with the last one the base is as it was before."""
+        self.adapter(name)
+        for handle in self._handles.pop(name):
+            handle.remove()
+        del self.adapters[name]
+
+    def close(self) -> None:
+        """Take all adapters away."""
+        for name in list(self.adapters):
+            self.remove(name)
+
+    def adapter(self, name: str) -> Adapter:
+        """The adapter of this name. Raises GraftuneError for an unknown one."""
+        if name not in self.adapters:
+            raise unknown("adapter", name, self.adapters)
+        found = self.adapters[name]
+        assert isinstance(found, Adapter)
+        return found
+
+    def parameters_of(self, name: str) -> list[nn.Parameter]:
+        """The parameters that training this adapter changes."""
+        return list(self.adapter(name).parameters())
+
+    def count(self, name: str) -> Count:
+        """How many parameters the adapter trains and stores."""
+        return self.adapter(name).count()
+
+    def merge(self, name: str) -> PreTrainedModel:
+        """A copy of the base with the adapter folded into its weights: same function, no extra cost.
+
+        Raises GraftuneError for methods where no weights give the same function.
+        """
+        return merged(self.base, self.anatomy, self.adapter(name))
+
+    def save(self, name: str, path: str | Path) -> Path:
+        """Write the adapter as a folder: ``adapter.json`` and ``adapter.safetensors``."""
+        from graftune.checkpoint import native
+
+        return native.save(self.adapter(name), self.base, Path(path))
+
+    def load(self, name: str, path: str | Path, *, trainable: bool = False) -> Adapter:
+        """Read an adapter folder: Graftune's own, or Hugging Face PEFT's.
+
+        ``trainable`` brings back the generator that was kept beside the export, to go on training.
+        """
+        from graftune import checkpoint
+
+        return checkpoint.load(self, name, Path(path), trainable=trainable)
+
+    # Running -----------------------------------------------------------------------------------------------
+
+    def forward(self, *, adapters: Names = None, **inputs: Any) -> Any:
+        """Run the base with an adapter per row.
+
+        ``adapters``: one name or None per row, or one for all. Other arguments are the base's own; ids at or
+        above the number of embedding rows are virtual tokens. Per-token outputs have the caller's columns.
+        """
+        if self.training and self._caches and any(m.training for m in self._checkpointed()):
+            inputs.setdefault("use_cache", False)  # recomputing a layer would fill its cache twice
+        with self._routed(adapters, inputs) as (ready, arranged):
+            output = self.base(**ready)
+        return output if arranged is None else restore(output, arranged, len(self._routing.names))
+
+    @torch.no_grad()
+    def generate(self, *, adapters: Names = None, **inputs: Any) -> Any:
+        """``base.generate`` with an adapter per row; returns the given ids and the new tokens after them."""
+        with self._routed(adapters, inputs) as (ready, arranged):
+            given = inputs.get("input_ids")
+            if arranged is not None and not self.base.config.is_encoder_decoder:
+                for limit in ("max_length", "min_length"):
+                    if limit in ready:
+                        ready[limit] += arranged.added
+            output = self.base.generate(**ready)
+        if arranged is None or given is None or self.base.config.is_encoder_decoder:
+            return output
+        ids = output if isinstance(output, Tensor) else output.sequences
+        prompt = given.repeat_interleave(ids.shape[0] // given.shape[0], dim=0)
+        ids = torch.cat([prompt, ids[:, prompt.shape[1] + arranged.added :]], dim=1)
+        if isinstance(output, Tensor):
+            return ids
+        output.sequences = ids
+        return output
+
+    def train(self, mode: bool = True) -> AdaptedModel:
+        """Training mode of the adapters; the base keeps its dropout off unless ``base_dropout`` is set."""
+        super().train(mode)
+        if mode and not self.base_dropout:
+            self.base.eval()
+            for layer in self._checkpointed():
+                layer.training = True  # a layer recomputes only in training mode
+        return self
+
+    def _checkpointed(self) -> Iterator[nn.Module]:
+        """The base's layers that recompute their activations in the backward pass."""
+        for module in self.base.modules():
+            if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing:
+                yield module
+
+    @contextmanager
+    def _routed(self, adapters: Names, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Arranged | None]]:
+        """Set the routing, put virtual tokens in place and shift positions for one call of the base."""
+        main = inputs.get("input_ids", inputs.get(self.base.main_input_name, inputs.get("inputs_embeds")))
+        if main is None:
+            raise GraftuneError(
+                "the batch has no input",
+                received=", ".join(inputs) or "nothing",
+                expected=f"input_ids or {self.base.main_input_name}",
+            )
+        self._routing.set(adapters, main.shape[0], list(self.adapters))
+        for name in self._routing.active:
+            self.adapter(name).refresh()
+        arranged = self._arrange(inputs)
+        ready = dict(inputs) if arranged is None else {**inputs, **arranged.inputs}
+        self._layout.virtual = None if arranged is None else arranged.virtual
+        hook = self.base.register_forward_pre_hook(self._position, with_kwargs=True)
+        try:
+            yield ready, arranged
+        finally:
+            hook.remove()
+
+    def _arrange(self, inputs: dict[str, Any]) -> Arranged | None:
+        """Virtual tokens in place, or None where no row of this call has any."""
+        ids = inputs.get("input_ids")
+        counts = [self.adapter(n).virtual_tokens if n is not None else 0 for n in self._routing.names]
+        if ids is None:
+            if any(counts):
+                raise GraftuneError(
+                    "virtual tokens need input_ids",
+                    received=", ".join(inputs),
+                    expected="input_ids",
+                    do="pass ids, or use a method without virtual tokens",
+                )
+            return None
+        rows = self.base.get_input_embeddings().num_embeddings
+        placed = bool((ids >= rows).any())
+        if not placed and (not any(counts) or inputs.get("past_key_values") is not None):
+            return None
+        tensors = {k: v for k, v in inputs.items() if isinstance(v, Tensor)}
+        encoder = not self.base.config.is_encoder_decoder and not self.anatomy.attentions[0].causal
+        return arrange(tensors, counts, rows, after_first=encoder)
+
+    def _position(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+        """Count positions from the first real token, and shift them by what the adapters ask for."""
+        ids = kwargs.get("input_ids")
+        if not self._positions or ids is None:
+            return None
+        positions, mask = kwargs.get("position_ids"), kwargs.get("attention_mask")
+        offsets = [0 if n is None else self.adapter(n).offset for n in self._routing.expanded(ids.shape[0])]
+        padded = positions is None and isinstance(mask, Tensor) and mask.dim() == 2 and bool((mask[:, 0] == 0).any())
+        if not padded and not any(offsets):
+            return None
+        if positions is None:
+            cache = kwargs.get("past_key_values")
+            seen = 0 if cache is None else cache.get_seq_length()
+            if mask is None:
+                positions = torch.arange(seen, seen + ids.shape[1], device=ids.device)[None]
+            else:
+                positions = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        shift = torch.tensor(offsets, device=ids.device)[:, None]
+        return args, {**kwargs, "position_ids": positions + shift}

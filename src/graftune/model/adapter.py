@@ -1,0 +1,96 @@
+"""Adapter: one trained instance of a method on a base."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from graftune.methods.method import Method
+from graftune.parts import Generator, KeyValueRows, ParameterCopy, Rows, Site, TokenRows
+
+
+@dataclass(frozen=True)
+class Count:
+    """Numbers of parameters: ``trained`` with the generator, ``stored`` after it is folded away."""
+
+    trained: int
+    stored: int
+
+
+def escape(key: str) -> str:
+    """A site's key as a module name, which must not hold dots."""
+    return key.replace(".", "/")
+
+
+class Adapter(nn.Module):
+    """Parts by site, the generators that make some of them, and the method they came from."""
+
+    def __init__(
+        self, method: Method, grafts: Iterable[tuple[Site, nn.Module]], generators: Iterable[Generator], heads: tuple[str, ...]
+    ) -> None:
+        super().__init__()
+        self.method = method
+        self.heads = heads
+        self.sites: dict[str, Site] = {}
+        self.parts = nn.ModuleDict()
+        for site, part in grafts:
+            key = escape(site.key)
+            if isinstance(part, ParameterCopy):
+                key += "/="  # a module may hold copies of its parameters beside another part
+                known = self.parts[key] if key in self.parts else None
+                if isinstance(known, ParameterCopy):  # a head's copies join those of the method
+                    known.copies.update(part.copies)
+                    known.alias.update(part.alias)
+                    continue
+            self.sites[key] = site
+            self.parts[key] = part
+        self.generators = nn.ModuleList(generators)
+
+    @property
+    def virtual_tokens(self) -> int:
+        """How many virtual tokens this adapter has."""
+        return sum(part.length for part in self.parts.values() if isinstance(part, TokenRows))
+
+    @property
+    def offset(self) -> int:
+        """By how much the positions of the text are shifted."""
+        if not self.method.shifts:
+            return 0
+        return max(part.length for part in self.parts.values() if isinstance(part, KeyValueRows))
+
+    def refresh(self) -> None:
+        """Run each generator once and hand its rows to the parts: once per step, not per row or layer."""
+        for generator in self.generators:
+            for key, rows in generator().items():
+                part = self.parts[escape(key)]
+                assert isinstance(part, Rows)
+                part.generated = rows
+
+    def fold(self) -> None:
+        """Turn generated rows into plain parameters and drop the generators."""
+        with torch.no_grad():
+            for generator in self.generators:
+                for key, rows in generator().items():
+                    part = self.parts[escape(key)]
+                    assert isinstance(part, Rows)
+                    part.fold(rows)
+        self.generators = nn.ModuleList()
+
+    def stored(self) -> dict[str, Tensor]:
+        """The tensors an export holds, by name: generated rows folded, generators left out."""
+        tensors = {f"parts.{name}": p.detach() for name, p in self.parts.named_parameters()}
+        with torch.no_grad():
+            for generator in self.generators:
+                for key, rows in generator().items():
+                    tensors[f"parts.{escape(key)}.rows"] = rows
+        return tensors
+
+    def count(self) -> Count:
+        """Trained and stored numbers of parameters, heads included."""
+        return Count(
+            sum(p.numel() for p in self.parameters() if p.requires_grad),
+            sum(t.numel() for t in self.stored().values()),
+        )

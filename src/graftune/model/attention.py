@@ -1,0 +1,152 @@
+"""Key/value rows through Transformers' attention interface.
+
+Every pluggable attention calls one function with (module, query, key, value, mask, …) after position
+embedding and after the cache. While a base has key/value rows attached, that function is ours: it puts the
+rows in front of the keys and values, widens the mask, and calls the implementation the base had before.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
+
+from graftune.errors import GraftuneError
+
+PREFIX = "graftune_"
+SUPPORTED = ("sdpa", "eager")
+
+#: What surrounds an attention call: (module, query, key, value, mask) -> (key, value, mask)
+Extend = Callable[[nn.Module, Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor | None]]
+
+_extensions: weakref.WeakKeyDictionary[nn.Module, Extend] = weakref.WeakKeyDictionary()
+_probes: list[Callable[[nn.Module, Tensor, Tensor, Tensor], None]] = []
+
+
+def _forward(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, Tensor | None]:
+    for probe in _probes:
+        probe(module, query, key, value)
+    extend = _extensions.get(module)
+    if extend is not None:
+        before = key.shape[2]
+        key, value, attention_mask = extend(module, query, key, value, attention_mask)
+        bias = kwargs.get("position_bias")
+        if bias is not None and key.shape[2] > before:  # T5: rows have no distance, so no bias
+            kwargs["position_bias"] = nn.functional.pad(bias, (key.shape[2] - before, 0))
+    return _original(module)(module, query, key, value, attention_mask, **kwargs)
+
+
+def _original(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    """The attention function that ``module`` would call without us."""
+    name = module.config._attn_implementation.removeprefix(PREFIX)
+    # Eager attention is not in the interface: each modeling file has its own.
+    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    return ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
+
+
+for _name in SUPPORTED:
+    AttentionInterface.register(PREFIX + _name, _forward)
+    AttentionMaskInterface.register(PREFIX + _name, ALL_MASK_ATTENTION_FUNCTIONS[_name])
+
+
+def _configs(base: nn.Module) -> list[PretrainedConfig]:
+    """The distinct configs that the base's modules consult."""
+    found: dict[int, PretrainedConfig] = {}
+    for module in base.modules():
+        config = getattr(module, "config", None)
+        if isinstance(config, PretrainedConfig):
+            found[id(config)] = config
+    return list(found.values())
+
+
+def intercept(base: nn.Module) -> None:
+    """Route the base's attention through this module. Raises GraftuneError where that is impossible."""
+    for config in _configs(base):
+        name = config._attn_implementation
+        if name in SUPPORTED:
+            config._attn_implementation_internal = PREFIX + name
+        elif name is not None and not name.startswith(PREFIX):
+            raise GraftuneError(
+                "this attention implementation cannot take key/value rows",
+                received=f"attn_implementation={name!r}",
+                expected=" or ".join(map(repr, SUPPORTED)),
+                do='load the base with attn_implementation="sdpa"',
+            )
+
+
+def release(base: nn.Module) -> None:
+    """Give the base its own attention back."""
+    for config in _configs(base):
+        if (config._attn_implementation or "").startswith(PREFIX):
+            config._attn_implementation_internal = config._attn_implementation.removeprefix(PREFIX)
+
+
+def extend(module: nn.Module, function: Extend) -> None:
+    """Let ``function`` change the keys, values and mask of one attention."""
+    _extensions[module] = function
+
+
+def unextend(module: nn.Module) -> None:
+    """Undo ``extend``."""
+    _extensions.pop(module, None)
+
+
+@contextmanager
+def probing(base: nn.Module, probe: Callable[[nn.Module, Tensor, Tensor, Tensor], None]) -> Iterator[None]:
+    """Call ``probe(module, query, key, value)`` at every attention of the base within the block."""
+    ours = any((c._attn_implementation or "").startswith(PREFIX) for c in _configs(base))
+    if not ours:
+        intercept(base)
+    _probes.append(probe)
+    try:
+        yield
+    finally:
+        _probes.remove(probe)
+        if not ours:
+            release(base)
+
+
+def prepend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    rows_key: Tensor,
+    rows_value: Tensor,
+    visible: Tensor,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Put rows in front of keys and values and widen the mask.
+
+    query (B, H, T, d_k), key (B, H_kv, S, d_k), value (B, H_kv, S, d_v), mask (B|1, 1|H, T, S) boolean or
+    additive, or None; rows_key (B, H_kv, l, d_k), rows_value (B, H_kv, l, d_v), visible (B, l) boolean.
+    Every query sees the visible rows, whatever causal or sliding window limits its sight of tokens.
+    """
+    batch, targets, sources = query.shape[0], query.shape[2], key.shape[2]
+    length = rows_key.shape[2]
+    key = torch.cat([rows_key.to(key.dtype), key], dim=2)
+    value = torch.cat([rows_value.to(value.dtype), value], dim=2)
+    if mask is None and bool(visible.all()) and (targets == 1 or not getattr(module, "is_causal", False)):
+        return key, value, None
+    if mask is None:
+        mask = torch.ones(targets, sources, dtype=torch.bool, device=query.device)
+        if getattr(module, "is_causal", False) and targets > 1:
+            # No mask means that queries and keys start together: aligned at the top left.
+            mask = mask.tril()
+        mask = mask[None, None]
+    seen = visible[:, None, None, :].expand(batch, mask.shape[1], targets, length)
+    if mask.dtype != torch.bool:
+        hidden = torch.finfo(mask.dtype).min
+        seen = torch.zeros_like(seen, dtype=mask.dtype).masked_fill(~seen, hidden)
+    mask = mask.expand(batch, -1, targets, sources)
+    return key, value, torch.cat([seen, mask], dim=-1)

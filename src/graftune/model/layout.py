@@ -1,0 +1,144 @@
+"""Layout: where the virtual tokens of each row stand in the batch.
+
+A virtual token is an id at or above the number of embedding rows. A template may put it anywhere; rows whose
+adapter has virtual tokens but whose text holds none get them in front of the text. The base itself only
+ever sees ids of its vocabulary: a placeholder stands where a virtual token is, and ``virtual`` remembers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graftune.errors import GraftuneError
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """A batch with its virtual tokens in place.
+
+    ``inputs`` holds the widened tensors (B, T + n), ``virtual`` (B, T + n) is the row of the adapter's table
+    or -1, ``kept`` (B, T) the column where each of the caller's columns now stands.
+    """
+
+    inputs: dict[str, Tensor]
+    virtual: Tensor
+    kept: Tensor
+    added: int
+
+
+class Layout:
+    """The virtual tokens of the current batch, for the hook on the embedding."""
+
+    def __init__(self) -> None:
+        self.virtual: Tensor | None = None
+
+    def virtual_of(self, embedded: Tensor) -> Tensor | None:
+        """The map for embeddings (B, T, d), or None for a step that only holds new tokens of a cached run.
+
+        Beams repeat the rows; a run without a cache sees the whole text again, longer each time.
+        """
+        if self.virtual is None or embedded.shape[1] < self.virtual.shape[1]:
+            return None
+        times = embedded.shape[0] // self.virtual.shape[0]
+        virtual = self.virtual.repeat_interleave(times, dim=0)
+        return torch.nn.functional.pad(virtual, (0, embedded.shape[1] - virtual.shape[1]), value=-1)
+
+
+FILL: Mapping[str, int] = {"labels": -100, "attention_mask": 0, "token_type_ids": 0, "position_ids": 0}
+
+
+def arrange(
+    inputs: Mapping[str, Tensor], counts: Sequence[int], embeddings: int, *, after_first: bool
+) -> Arranged:
+    """Put virtual tokens in place.
+
+    ``inputs`` has ``input_ids`` (B, T) and may have ``attention_mask``, ``labels`` and other (B, T) tensors;
+    ``counts[b]`` is the number of virtual tokens row b's adapter has; ``after_first`` puts them behind the
+    first token (encoders whose first token is pooled) and the padding behind the text.
+
+    Raises GraftuneError where a row's own virtual tokens do not match its adapter.
+    """
+    ids = inputs["input_ids"]
+    mask = inputs.get("attention_mask")
+    real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+    placed = ids >= embeddings
+    missing = [0 if bool(placed[b].any()) else counts[b] for b in range(len(counts))]
+    _check(placed, ids, counts, embeddings)
+    added = max(missing, default=0)
+    batch, width = ids.shape
+    kept = torch.arange(width, device=ids.device).expand(batch, width).clone()
+    virtual = torch.full((batch, width + added), -1, device=ids.device)
+    fresh = torch.zeros(batch, width + added, dtype=torch.bool, device=ids.device)  # new virtual columns
+    for b, n in enumerate(missing):
+        start = int(real[b].int().argmax())  # first real token
+        if after_first:
+            kept[b, start + 1 :] += n
+            begin = start + 1
+        else:
+            # Everything from the first real token on moves to the right end; padding stays in front of it.
+            kept[b, :start] += 0
+            kept[b, start:] += added
+            begin = start + added - n
+        fresh[b, begin : begin + n] = True
+        virtual[b, begin : begin + n] = torch.arange(n, device=ids.device)
+    virtual.scatter_(1, kept, torch.where(placed, ids - embeddings, virtual.gather(1, kept)))
+
+    def widen(name: str, value: Tensor) -> Tensor:
+        wide = value.new_full((batch, width + added), FILL.get(name, 0))
+        wide.scatter_(1, kept, value)
+        return wide
+
+    # In vocabulary, and already in the row's text, so that a repetition penalty is not changed by it.
+    first_real = real & ~placed
+    stand_in = ids.gather(1, first_real.int().argmax(1, keepdim=True)).clamp(max=embeddings - 1)
+    result: dict[str, Tensor] = {}
+    for name, value in inputs.items():
+        if value.shape[:2] != ids.shape or value.dim() != 2:
+            result[name] = value
+            continue
+        result[name] = widen(name, value)
+    if added and mask is None:
+        result["attention_mask"] = widen("attention_mask", torch.ones_like(ids))
+    if "attention_mask" in result:
+        result["attention_mask"] = result["attention_mask"].masked_fill(fresh, 1)
+    covered = torch.zeros_like(virtual, dtype=torch.bool).scatter_(1, kept, True)
+    ids_wide = torch.where((virtual >= 0) | ~covered, stand_in, result["input_ids"])
+    result["input_ids"] = ids_wide
+    return Arranged(result, virtual, kept, added)
+
+
+def _check(placed: Tensor, ids: Tensor, counts: Sequence[int], embeddings: int) -> None:
+    for b, count in enumerate(counts):
+        highest = int(ids[b].max()) - embeddings + 1
+        if bool(placed[b].any()) and highest > count:
+            raise GraftuneError(
+                f"row {b} holds virtual tokens that its adapter does not have",
+                received=f"virtual token number {highest}",
+                expected=f"at most {count} virtual tokens",
+                do="use the template the adapter was trained with, or another adapter for this row",
+            )
+
+
+def restore(output: Any, arranged: Arranged, batch: int) -> Any:
+    """Give every per-token tensor of a model's output the caller's columns again."""
+    if not arranged.added:
+        return output
+    width = arranged.kept.shape[1] + arranged.added
+
+    def back(value: Any) -> Any:
+        if isinstance(value, Tensor) and value.dim() >= 2 and value.shape[:2] == (batch, width):
+            index = arranged.kept.view(*arranged.kept.shape, *[1] * (value.dim() - 2))
+            return value.gather(1, index.expand(-1, -1, *value.shape[2:]))
+        return value
+
+    for name, value in output.items():
+        if name == "hidden_states" and isinstance(value, tuple):
+            output[name] = tuple(back(v) for v in value)
+        elif isinstance(value, Tensor):
+            output[name] = back(value)
+    return output

@@ -1,0 +1,24 @@
+"""ParameterCopy: chosen parameters of one module replaced by trained copies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+
+class ParameterCopy(nn.Module):
+    """Copies of some parameters of one module; they start equal to the base's.
+
+    ``alias`` names parameters whose copy another part owns (tied weights are copied once).
+    """
+
+    def __init__(self, values: Mapping[str, Tensor], alias: Mapping[str, nn.Parameter] | None = None) -> None:
+        super().__init__()
+        self.copies = nn.ParameterDict({name: nn.Parameter(v.detach().clone()) for name, v in values.items()})
+        # A plain dict: the owner registers these parameters, and each must be counted and stored once.
+        self.alias = dict(alias or {})
+
+    def forward(self) -> dict[str, nn.Parameter]:
+        """Parameter name in the module -> trained copy."""
+        return {**dict(self.copies.items()), **self.alias}

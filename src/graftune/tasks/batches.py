@@ -1,0 +1,37 @@
+"""Rows of token ids as rectangular tensors, and the order in which to batch them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+IGNORED = -100  # the label of a position that is no target
+
+
+def pad(rows: Sequence[Sequence[int]], value: int, side: Literal["left", "right"] = "right") -> Tensor:
+    """int64 (rows, longest): each row with `value` on the given side."""
+    width = max(len(row) for row in rows)
+    filled = [[value] * (width - len(row)) for row in rows]
+    if side == "left":
+        return torch.tensor([[*fill, *row] for fill, row in zip(filled, rows, strict=True)])
+    return torch.tensor([[*row, *fill] for fill, row in zip(filled, rows, strict=True)])
+
+
+def inputs(
+    rows: Sequence[Sequence[int]], pad_id: int, side: Literal["left", "right"] = "right"
+) -> dict[str, Tensor]:
+    """`input_ids` and `attention_mask`, both int64 (rows, longest)."""
+    return {
+        "input_ids": pad(rows, pad_id, side),
+        "attention_mask": pad([[1] * len(row) for row in rows], 0, side),
+    }
+
+
+def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Indices in batches of `size`, longest first: little padding, and a lack of memory shows at once."""
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    for start in range(0, len(order), size):
+        yield order[start : start + size]

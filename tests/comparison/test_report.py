@@ -1,0 +1,354 @@
+"""Results to table and report: read whole, averaged right, ordered, escaped and self-contained."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import statistics
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from graftune.comparison import report, table
+from graftune.errors import GraftuneError
+
+HEADER: dict[str, Any] = {
+    "task": "generate",
+    "base": "small-base",
+    "base_parameters": 30_000_000,
+    "base_bytes": 120_000_000,
+    "train": "train.jsonl",
+    "eval": "dev.jsonl",
+    "train_rows": 2000,
+    "eval_rows": 180,
+    "metric": "bleu",
+    "budget": "3 epochs",
+    "seeds": [0, 1, 2],
+    "versions": {"torch": "2.13.0"},
+    "machine": "8 cores",
+    "created": "2026-01-02T03:04:05+00:00",
+}
+
+
+def run(label: str, bleu: float, seed: int = 0, stored: int = 1000, **more: Any) -> dict[str, Any]:
+    return {
+        "method": label.split()[0].lower(),
+        "label": label,
+        "seed": seed,
+        "status": "done",
+        "error": None,
+        "metrics": {"bleu": bleu, "chrf": bleu + 20},
+        "parameters_trained": stored,
+        "parameters_stored": stored,
+        "bytes_stored": 4 * stored,
+        "train_seconds": 100.0 + seed,
+        "tokens_per_second": 5000.0,
+        "peak_memory_bytes": 3 * 2**28,
+        "inference_seconds_per_example": 0.06,
+        "base_inference_seconds_per_example": 0.05,
+        "train_loss": 1.0,
+        "curve": [{"step": s, "loss": 3 - s / 50, "eval_loss": 3.1 - s / 60} for s in (0, 50, 100)],
+        "examples": [{"input": "name : X", "prediction": f"{label} says X.", "references": ["X it is."]}],
+        "untrained": False,
+        **more,
+    }
+
+
+def failed(label: str, seed: int = 0, error: str = "out of memory\ntraceback") -> dict[str, Any]:
+    return {"method": label.lower(), "label": label, "seed": seed, "status": "failed", "error": error}
+
+
+def folder(tmp_path: Path, runs: list[dict[str, Any]], tail: str = "", **header: Any) -> Path:
+    (tmp_path / "comparison.json").write_text(json.dumps(HEADER | header))
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in runs) + tail)
+    return tmp_path
+
+
+def comparison(*runs: dict[str, Any], **header: Any) -> table.Comparison:
+    return table.Comparison.model_validate({"header": HEADER | header, "runs": runs})
+
+
+def sentences(*runs: dict[str, Any], **header: Any) -> str:
+    return " ".join(table.verdict(comparison(*runs, **header)))
+
+
+# --- reading ---
+
+
+def test_a_broken_last_line_is_ignored(tmp_path: Path) -> None:
+    loaded = table.load(folder(tmp_path, [run("LoRA", 30)], tail='{"method": "ia3", "la'))
+    assert [r.label for r in loaded.runs] == ["LoRA"]
+
+
+def test_a_line_cut_inside_a_character_is_ignored_at_the_end(tmp_path: Path) -> None:
+    folder(tmp_path, [run("LoRA", 30)])
+    with (tmp_path / "results.jsonl").open("ab") as file:
+        file.write('{"label": "é'.encode()[:-1])
+    assert len(table.load(tmp_path).runs) == 1
+
+
+def test_a_broken_line_elsewhere_is_an_error_with_its_number(tmp_path: Path) -> None:
+    tail = '{"method": "ia3", "la\n' + json.dumps(run("BitFit", 20)) + "\n"
+    with pytest.raises(GraftuneError, match="line 2"):
+        table.load(folder(tmp_path, [run("LoRA", 30)], tail=tail))
+
+
+def test_a_whole_line_of_the_wrong_shape_is_an_error_even_at_the_end(tmp_path: Path) -> None:
+    with pytest.raises(GraftuneError, match=r"line 2[\s\S]*seed"):
+        table.load(
+            folder(tmp_path, [run("LoRA", 30)], tail='{"method": "x", "label": "x", "status": "done"}\n')
+        )
+
+
+def test_a_repeated_run_counts_once_by_its_last_line(tmp_path: Path) -> None:
+    loaded = table.load(folder(tmp_path, [failed("LoRA"), run("LoRA", 31)]))
+    (row,) = table.rows(loaded)
+    assert row.quality == table.Stat(31)
+    assert not row.failed
+
+
+def test_other_folders_and_unknown_metrics_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(GraftuneError, match="not a comparison folder"):
+        table.load(tmp_path)
+    with pytest.raises(GraftuneError, match="did you mean 'bleu'"):
+        table.load(folder(tmp_path, [run("LoRA", 30)], metric="blue"))
+
+
+def test_nothing_finished_yet_is_a_report_too(tmp_path: Path) -> None:
+    folder(tmp_path, [])
+    (tmp_path / "results.jsonl").unlink()
+    report.write(tmp_path)
+    assert "No method has finished" in (tmp_path / "report.html").read_text()
+    assert "No method has finished" in (tmp_path / "table.md").read_text()
+
+
+# --- averaging and order ---
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=6))
+def test_seeds_are_averaged_with_the_sample_deviation(values: list[float]) -> None:
+    (row,) = table.rows(comparison(*(run("LoRA", value, seed) for seed, value in enumerate(values))))
+    assert row.quality is not None
+    assert row.quality.spread is not None
+    assert math.isclose(row.quality.mean, np.mean(values), rel_tol=1e-9, abs_tol=1e-6)
+    assert math.isclose(row.quality.spread, np.std(values, ddof=1), rel_tol=1e-6, abs_tol=1e-6)
+    assert row.train_seconds == table.Stat(
+        statistics.fmean(100.0 + s for s in range(len(values))),
+        statistics.stdev(100.0 + s for s in range(len(values))),
+    )
+
+
+def test_one_seed_shows_no_spread() -> None:
+    made = comparison(run("LoRA", 30), seeds=[0])
+    assert table.rows(made)[0].quality == table.Stat(30.0, None)
+    assert "±" not in table.markdown(made)
+
+
+def test_best_first_and_those_without_a_result_last() -> None:
+    runs = [run("A", 10), failed("F"), run("B", 30), run("D", math.nan), run("C", 20)]
+    made = table.rows(comparison(*runs))
+    assert [row.label for row in made] == ["B", "C", "A", "F", "D"]
+    assert made[3].note == "failed: out of memory"
+    assert "not a number" in made[4].note
+
+
+def test_a_loss_is_ranked_upside_down() -> None:
+    runs = [run("A", 0, metrics={"loss": 2.0}), run("B", 0, metrics={"loss": 1.0})]
+    assert [row.label for row in table.rows(comparison(*runs, metric="loss"))] == ["B", "A"]
+
+
+def test_a_method_with_some_failed_seeds_keeps_its_place_and_says_so() -> None:
+    first, second = table.rows(comparison(run("A", 30), failed("A", 1), run("B", 10)))
+    assert (first.label, second.label) == ("A", "B")
+    assert first.note == "1 of 2 seeds failed: out of memory"
+
+
+def test_inference_ratio_is_taken_within_each_run() -> None:
+    (row,) = table.rows(comparison(run("A", 1)))
+    assert row.inference_ratio is not None
+    assert math.isclose(row.inference_ratio.mean, 1.2)
+
+
+# --- the verdict ---
+
+
+def test_the_smallest_within_five_percent_is_named() -> None:
+    said = sentences(
+        run("Full", 40, stored=10**6), run("LoRA", 38.5, stored=1000), run("Prompt", 30, stored=10)
+    )
+    assert "Best quality: Full, with bleu 40.0." in said
+    assert "Smallest within the seed spread or 5 % of it: LoRA" in said
+
+
+def test_the_seed_spread_counts_as_close() -> None:
+    runs = [run("Full", q, s, stored=9000) for s, q in enumerate((36, 40, 44))]
+    runs += [run("Prompt", 36.5, s, stored=10) for s in range(3)]
+    assert "Smallest within the seed spread or 5 % of it: Prompt" in sentences(*runs)
+
+
+def test_methods_within_the_seed_spread_of_the_best_are_called_level() -> None:
+    runs = [run("A", q, s) for s, q in enumerate((36, 40, 44))] + [run("B", 37, s) for s in range(3)]
+    runs += [run("C", 20, s) for s in range(3)]
+    assert "Level with it, by the spread over seeds: B." in sentences(*runs)
+    assert "Level" not in sentences(run("A", 2), run("B", 1))
+
+
+def test_one_seed_is_called_noise_and_three_are_not() -> None:
+    assert "One seed: differences of this size may be noise." in sentences(run("A", 1), run("B", 2))
+    assert "noise" not in sentences(*(run("A", 1, seed) for seed in range(3)))
+
+
+def test_overfitting_needs_more_than_five_percent_above_the_minimum() -> None:
+    def curve(last: float) -> list[dict[str, Any]]:
+        return [{"step": i, "loss": 1, "eval_loss": e} for i, e in enumerate((2.0, 1.0, None, last))]
+
+    assert "Overfitting" in sentences(run("A", 1, curve=curve(1.06)))
+    assert "Overfitting" not in sentences(run("A", 1, curve=curve(1.04)))
+
+
+def test_methods_below_an_untrained_one_are_named() -> None:
+    said = sentences(run("LoRA", 30), run("Few-shot", 20, stored=0, untrained=True), run("Prompt", 10))
+    assert "Not better than Few-shot, which needs no training: Prompt." in said
+
+
+def test_a_failed_method_is_named() -> None:
+    assert "Without a result: IA3." in sentences(run("A", 1), failed("IA3"))
+
+
+# --- showing ---
+
+
+def test_numbers_are_written_as_people_write_them() -> None:
+    assert [table.count(v) for v in (0, 999, 7680, 294_912, 999_999, 30_100_000, 7e9)] == [
+        "0", "999", "7.68k", "295k", "1M", "30.1M", "7B",
+    ]  # fmt: skip
+    assert [table.size_in_bytes(v) for v in (0, 900, 1536, 2**20)] == ["0 B", "900 B", "1.5 KiB", "1 MiB"]
+    assert [table.duration(v) for v in (0.25, 8.3, 59.96, 125, 4320)] == [
+        "0.25 s", "8.3 s", "1 min 00 s", "2 min 05 s", "1 h 12 min",
+    ]  # fmt: skip
+    assert [table.percent(v) for v in (0.0024, 0.12, 1)] == ["0.24 %", "12 %", "100 %"]
+
+
+def test_every_markdown_row_has_as_many_cells_as_the_heading() -> None:
+    evil = run("a|b `c` *d* <e>", 30), failed("f|g", error="x | y\nz"), run("h", 3), failed("h", 1, "p|q")
+    lines = [line for line in table.markdown(comparison(*evil)).splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 3
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+
+
+def test_the_terminal_table_reads_no_markup_in_labels_or_errors() -> None:
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(table.terminal(comparison(run("LoRA [bold]", 30), failed("IA3", error="bad [/red] shape"))))
+    shown = console.export_text()
+    assert "LoRA [bold]" in shown
+    assert "bad [/red] shape" in shown
+
+
+class Page(HTMLParser):
+    """Collects the tags, their addresses and the ids of a page, and checks that tags are closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in {"meta", "link", "img"}:
+            self.open.append(tag)
+        self.handle_startendtag(tag, attrs)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value or "" for name, value in attrs if name in {"src", "href", "xlink:href"}]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def page(*runs: dict[str, Any], **header: Any) -> tuple[str, Page]:
+    text = report.html(comparison(*runs, **header))
+    return text, Page(text)
+
+
+def test_the_page_is_self_contained_and_well_formed() -> None:
+    text, parsed = page(run("LoRA", 30), run("Prompt", 20, stored=10), failed("IA3"))
+    assert parsed.open == []
+    assert all(address.startswith("#") for address in parsed.addresses)
+    assert not re.search(r"https?://|@import|url\((?!#)", text)
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert {address[1:] for address in parsed.addresses} <= set(parsed.ids)
+    assert parsed.tags.count("svg") == 3 + 2
+    assert not re.search(r"#0[0-9]0[0-9]0[0-9]|#0a0b0", text), "a stand-in colour was left in a plot"
+
+
+def test_everything_from_outside_is_escaped() -> None:
+    evil = "<script>alert('x')</script>"
+    example = {"input": evil, "prediction": evil, "references": [evil]}
+    runs = (
+        run(f"LoRA {evil}", 30, examples=[example]),
+        run("B $x_1$ & co", 20),
+        failed(f"F{evil}", error=evil),
+    )
+    text, parsed = page(*runs, task=evil, base=evil, budget=evil, machine=evil, versions={evil: evil})
+    assert parsed.tags.count("script") == 1
+    assert "<script>alert" not in text
+    assert "B $x_1$ &amp; co" in text
+
+
+def test_the_page_shows_examples_reasons_and_other_metrics() -> None:
+    text, _ = page(run("LoRA", 30), failed("IA3"))
+    for words in ("LoRA says X.", "X it is.", "failed: out of memory", "chrf", "torch 2.13.0", "8 cores"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"untrained": True, "curve": [], "peak_memory_bytes": None, "parameters_stored": 0},
+        {"curve": [{"step": 0, "loss": math.nan, "eval_loss": None}], "tokens_per_second": None},
+        {"metrics": {"bleu": 0.0}, "examples": [{"input": "", "prediction": " ", "references": []}]},
+    ],
+)
+def test_sparse_results_make_a_page(more: dict[str, Any]) -> None:
+    _, parsed = page(run("LoRA", 30, **more), run("B", 20, 0, **more), seeds=[0])
+    assert parsed.open == []
+
+
+def test_the_same_results_make_the_same_page() -> None:
+    assert page(run("LoRA", 30))[0] == page(run("LoRA", 30))[0]
+
+
+def test_labels_of_points_do_not_cover_each_other_much() -> None:
+    every = table.rows(comparison(*(run(f"method {i}", 30 + i % 3, stored=1000 + 10 * i) for i in range(12))))
+    figure = report.Figure(figsize=(4.6, 4.4), dpi=72)
+    axes = figure.add_subplot()
+    axes.set(xlim=(900, 1300), ylim=(29, 33))
+    xs = [row.parameters_stored.mean for row in every if row.parameters_stored]
+    ys = [row.quality.mean for row in every if row.quality]
+    report._label(figure, axes, [row.label for row in every], xs, ys, [0.0] * 12)
+    renderer = report.FigureCanvasAgg(figure).get_renderer()
+    boxes = [text.get_window_extent(renderer) for text in axes.texts if text.get_text()]
+    area = sum(box.width * box.height for box in boxes)
+    covered = sum(report._overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert len(boxes) == 12
+    assert covered < 0.02 * area
+
+
+def test_write_leaves_only_the_two_files(tmp_path: Path) -> None:
+    paths = report.write(folder(tmp_path, [run("LoRA", 30)]))
+    assert [p.name for p in paths] == ["table.md", "report.html"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "comparison.json", "report.html", "results.jsonl", "table.md",
+    ]  # fmt: skip

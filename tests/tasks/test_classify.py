@@ -1,0 +1,219 @@
+"""Classification by a head and by label words, on either side of padding."""
+
+from __future__ import annotations
+
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import BartConfig, BartForSequenceClassification
+
+from graftune.errors import GraftuneError
+from graftune.tasks import Classify, Row, Template, from_state
+from graftune.tasks.label_words import label_words
+
+from .conftest import Plain, byte_level
+
+ROWS = [Row("he is good", "good", 1), Row("no", "bad", 2), Row("quite good", "good", 4)]
+TEMPLATE = Template("{input} It is")
+TOKENIZER = byte_level(("[CLS]", "[SEP]"))
+
+
+def prepared(**options) -> Classify:
+    task = Classify(**options)
+    task.prepare(ROWS)
+    return task
+
+
+@given(st.lists(st.sampled_from(["10", "2", "-1", "b", "a"]), min_size=2).filter(lambda x: len(set(x)) > 1))
+def test_labels_do_not_depend_on_the_order_of_rows(labels):
+    task = Classify()
+    task.prepare([Row("x", label, 1) for label in labels])
+    assert list(task.labels) == [label for label in ["-1", "2", "10", "a", "b"] if label in labels]
+    assert json.loads(json.dumps(task.state())) == task.state()
+    assert from_state(task.state()) == task
+
+
+def test_state_of_label_words():
+    task = prepared(verbalizer={"good": "great", "bad": "poor"})
+    again = from_state(json.loads(json.dumps(task.state())))
+    assert again == task
+    assert again.verbalize
+
+
+def test_model_arguments_build_the_head(bert_classifier):
+    task = prepared()
+    assert task.auto_class == "AutoModelForSequenceClassification"
+    base = bert_classifier(**task.model_arguments(TOKENIZER))
+    assert base.classifier.out_features == 2
+    assert base.config.label2id == {"bad": 0, "good": 1}
+    assert base.config.pad_token_id == TOKENIZER.pad_token_id
+    assert "pad_token_id" not in task.model_arguments()
+    words = prepared(verbalize=True)
+    assert (words.auto_class, words.model_arguments(TOKENIZER)) == ("AutoModelForCausalLM", {})
+
+
+def test_head_names(bert_classifier, llama_classifier, llama):
+    assert Classify().head_names(bert_classifier()) == ("classifier",)
+    assert Classify().head_names(llama_classifier()) == ("score",)
+    assert Classify(verbalize=True).head_names(llama) == ()
+    config = BartConfig(
+        vocab_size=20,
+        d_model=8,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=1,
+        decoder_attention_heads=1,
+        encoder_ffn_dim=8,
+        decoder_ffn_dim=8,
+    )
+    assert Classify().head_names(BartForSequenceClassification(config)) == ("classification_head",)
+    for base in (llama, llama.model):
+        with pytest.raises(GraftuneError, match="no classification head"):
+            Classify().head_names(base)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+@pytest.mark.parametrize("kind", ["bert_classifier", "llama_classifier"])
+def test_head_evaluation_equals_one_row_at_a_time(request, kind, batch_size):
+    task, done = prepared(), []
+    base = request.getfixturevalue(kind)(**task.model_arguments(TOKENIZER))
+    model = Plain(base)
+    result = task.evaluate(
+        model, TOKENIZER, ROWS, None, TEMPLATE, batch_size=batch_size, progress=done.append
+    )
+    check(result, task, lambda row: base(torch.tensor([TOKENIZER(f"{row.input} It is").input_ids])).logits[0])
+    assert sum(done) == 3
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+@pytest.mark.parametrize("merges", [True, False])
+def test_label_word_evaluation_equals_one_row_at_a_time(llama, gpt2, batch_size, merges):
+    tokenizer = byte_level(("<s>", "</s>"), merges=merges)
+    task = prepared(verbalize=True)
+
+    def scores(row):
+        # with merges "Ġg" and "Ġb" are tokens; without, the space is one and the letter follows
+        text, names = (f"{row.input} It is", ["Ġb", "Ġg"]) if merges else (f"{row.input} It is ", ["b", "g"])
+        ids = torch.tensor([tokenizer(text).input_ids[:-1]])
+        return base(ids).logits[0, -1, tokenizer.convert_tokens_to_ids(names)]
+
+    for base in (llama, gpt2):
+        result = task.evaluate(Plain(base), tokenizer, ROWS, None, TEMPLATE, batch_size=batch_size)
+        check(result, task, scores)
+
+
+def check(result, task, scores) -> None:
+    """Compare with float64 probabilities of each row alone."""
+    losses, right = [], 0
+    with torch.no_grad():
+        for row, item in zip(ROWS, result.predictions, strict=True):
+            chances = scores(row).double().softmax(-1).tolist()
+            losses.append(-math.log(chances[task.labels.index(row.target)]))
+            assert item["probabilities"] == pytest.approx(
+                dict(zip(task.labels, chances, strict=True)), abs=1e-5
+            )
+            assert item["prediction"] == task.labels[chances.index(max(chances))]
+            assert (item["line"], item["input"], item["target"]) == (row.line, row.input, row.target)
+            right += item["prediction"] == row.target
+    assert result.metrics["loss"] == pytest.approx(sum(losses) / 3, rel=1e-5)
+    assert result.metrics["accuracy"] == pytest.approx(right / 3)
+    assert set(result.metrics) == {"accuracy", "f1", "loss"}
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.booleans(), st.integers(0, 2**31))
+def test_label_words_are_scored_at_the_last_token_on_either_side(lengths, left, seed):
+    task = prepared(verbalize=True)
+    task.encode(ROWS[0], TOKENIZER, TEMPLATE, 1000)
+    width = max(lengths)
+    fill = [[0] * (width - n) for n in lengths]
+    mask = torch.tensor([f + [1] * n if left else [1] * n + f for f, n in zip(fill, lengths, strict=True)])
+    logits = torch.randn(len(lengths), width, len(TOKENIZER), generator=torch.Generator().manual_seed(seed))
+    labels = torch.arange(len(lengths)) % 2
+    batch = {"attention_mask": mask, "labels": labels}
+    ids = TOKENIZER.convert_tokens_to_ids(["Ġb", "Ġg"])
+    expected = torch.stack([logits[i, width - 1 if left else n - 1, ids] for i, n in enumerate(lengths)])
+    assert task.scores(SimpleNamespace(logits=logits), batch).equal(expected)
+    reference = -expected.double().log_softmax(-1)[range(len(lengths)), labels].mean()
+    assert task.loss(SimpleNamespace(logits=logits), batch).item() == pytest.approx(
+        reference.item(), rel=1e-5
+    )
+
+
+@given(st.integers(0, 2**31))
+def test_head_loss_is_the_float64_mean_over_rows(seed):
+    logits = 5 * torch.randn(4, 2, generator=torch.Generator().manual_seed(seed))
+    labels = torch.tensor([0, 1, 1, 0])
+    expected = -logits.double().log_softmax(-1)[range(4), labels].mean()
+    loss = prepared().loss(SimpleNamespace(logits=logits), {"labels": labels})
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-7)
+
+
+def test_collate_shapes():
+    task = prepared()
+    features = [task.encode(row, TOKENIZER, TEMPLATE, 1000) for row in ROWS]
+    batch = task.collate(features, pad_id=0)
+    assert batch["input_ids"].shape == batch["attention_mask"].shape == (3, max(len(f.ids) for f in features))
+    assert batch["labels"].tolist() == [1, 0, 1]
+
+
+def test_label_words_are_separated_from_the_text_as_the_tokenizer_does():
+    words = {"g": "good", "b": "bad"}
+    merged = label_words(byte_level(), words)
+    assert (merged.lead, merged.ids) == ([], byte_level().convert_tokens_to_ids(["Ġg", "Ġb"]))
+    single = byte_level(merges=False)
+    found = label_words(single, words)
+    assert (found.lead, found.ids) == (
+        single.convert_tokens_to_ids(["Ġ"]),
+        single.convert_tokens_to_ids(["g", "b"]),
+    )
+
+
+def test_inputs_are_cut_and_counted(bert_classifier):
+    task = prepared()
+    base = bert_classifier(**task.model_arguments(TOKENIZER))
+    result = task.evaluate(Plain(base), TOKENIZER, ROWS, None, TEMPLATE, max_length=12)
+    assert result.notes["truncated"].startswith("2 of 3")
+    with pytest.raises(GraftuneError, match="line 1: the sequence is too long"):
+        task.evaluate(Plain(base), TOKENIZER, ROWS, None, TEMPLATE, max_length=8)
+
+
+def test_demonstrations_are_solved_examples():
+    task = prepared(verbalizer={"good": "great", "bad": "poor"})
+    assert task.demonstrations(ROWS[:2]) == "he is good great\nno poor\n"
+    with pytest.raises(GraftuneError, match="cannot learn from examples"):
+        prepared().demonstration(ROWS[0])
+
+
+def test_a_verbalizer_may_write_labels_as_numbers():
+    task = Classify(verbalizer={1: "good", 0: "bad"})  # type: ignore[dict-item]
+    task.prepare([Row("x", "1", 1)])
+    assert task.labels == ("0", "1")
+
+
+def test_errors(llama_classifier):
+    with pytest.raises(GraftuneError, match="two labels or more"):
+        Classify().prepare(ROWS[:1])
+    with pytest.raises(GraftuneError, match="labels are not known yet"):
+        Classify().model_arguments()
+    with pytest.raises(GraftuneError, match=r"line 9: unknown label 'god' \(known: 'bad', 'good'\)"):
+        prepared().check([Row("x", "god", 9)])
+    with pytest.raises(GraftuneError, match="line 2: unknown label 'bad'"):
+        prepared(verbalizer={"good": "great", "poor": "poor"})
+    task = prepared(verbalizer={"good": "gain", "bad": "great"})
+    with pytest.raises(GraftuneError, match="begin with the same token"):
+        task.encode(ROWS[0], TOKENIZER, TEMPLATE, 1000)
+    for tokenizer in (TOKENIZER, byte_level(merges=False)):
+        with pytest.raises(GraftuneError, match="without a token"):
+            prepared(verbalizer={"good": "", "bad": "b"}).encode(ROWS[0], tokenizer, TEMPLATE, 1000)
+    with pytest.raises(GraftuneError, match="before any row was encoded"):
+        prepared(verbalize=True).scores(None, {})
+    model = Plain(llama_classifier(num_labels=2))
+    with pytest.raises(GraftuneError, match="no padding token"):
+        prepared().evaluate(model, TOKENIZER, ROWS, None, TEMPLATE)
+    with pytest.raises(GraftuneError, match="no rows"):
+        prepared().evaluate(model, TOKENIZER, [], None, TEMPLATE)

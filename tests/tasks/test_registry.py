@@ -1,0 +1,54 @@
+"""Tasks by name: every one is complete, and wrong names and options are answered."""
+
+from __future__ import annotations
+
+from dataclasses import is_dataclass
+
+import pytest
+
+import graftune.tasks
+from graftune.errors import GraftuneError
+from graftune.tasks import TASKS, Task, from_state, make
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_is_a_dataclass_with_its_own_name_and_state(name):
+    task = make(name)
+    assert isinstance(task, Task)
+    assert is_dataclass(task)
+    assert (task.name, type(task)) == (name, TASKS[name])
+    assert from_state(task.state()) == task
+    assert task.auto_class.startswith("AutoModelFor")
+
+
+@pytest.mark.parametrize("name", graftune.tasks.__all__)
+def test_every_public_name_loads(name):
+    assert getattr(graftune.tasks, name) is not None
+
+
+def test_options_are_passed_on():
+    assert make("generate", num_beams=3).num_beams == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "parts"),
+    [
+        ("classfy", {}, ["unknown task 'classfy'", "did you mean 'classify'?"]),
+        ("generate", {"num_beam": 2}, ["unknown option of task 'generate': 'num_beam'", "mean 'num_beams'?"]),
+        (
+            "classify",
+            {"num_beams": 2},
+            ["'classify' has no option 'num_beams'", "did you mean task 'generate'?"],
+        ),
+        ("classify", {"labels": 2}, ["unknown option", "one of verbalize, verbalizer"]),
+    ],
+)
+def test_errors(name, options, parts):
+    with pytest.raises(GraftuneError) as caught:
+        make(name, **options)
+    assert all(part in str(caught.value) for part in parts)
+
+
+def test_unknown_attributes():
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        graftune.tasks.Nothing

@@ -1,0 +1,126 @@
+"""Templates: the plain one is the tokenizer; cutting takes from the input's end and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graftune.errors import GraftuneError
+from graftune.tasks.template import Template, special_tokens, tokens
+
+from .conftest import byte_level
+
+FIRST = 1000
+TOKENIZERS = [byte_level(wrap) for wrap in (None, ("<s>", ""), ("[CLS]", "[SEP]"))]
+
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+pieces = st.lists(st.one_of(words, st.integers(1, 3)), max_size=3)
+tokenizers = st.sampled_from(TOKENIZERS)
+
+
+def written(parts: list[str | int]) -> str:
+    return "".join(f"{{P:{part}}}" if isinstance(part, int) else Template.literal(part) for part in parts)
+
+
+def encoded(tokenizer, parts: list[str | int], first: int) -> list[int]:
+    """The ids of joined words and virtual tokens, by a second road."""
+    ids: list[int] = []
+    text = ""
+    for part in [*parts, 0]:
+        if isinstance(part, str):
+            text += part
+            continue
+        ids += tokens(tokenizer, text)
+        text = ""
+        ids += range(first, first + part)
+        first += part
+    return ids
+
+
+@given(tokenizers, words)
+def test_plain_template_is_the_tokenizer(tokenizer, text):
+    assert Template("{input}").encode(tokenizer, text, FIRST) == (tokenizer(text).input_ids, False)
+
+
+@given(tokenizers, words.filter(bool), words, words)
+def test_words_and_input_are_tokenised_as_one_string(tokenizer, text, left, right):
+    template = Template(Template.literal(left) + "{input}" + Template.literal(right))
+    assert template.encode(tokenizer, text, FIRST).ids == tokenizer(left + text + right).input_ids
+
+
+@given(tokenizers, words, pieces, pieces)
+def test_virtual_tokens_stand_where_the_template_says(tokenizer, text, left, right):
+    opening, closing = special_tokens(tokenizer)
+    template = Template(written(left) + "{input}" + written(right))
+    ids = template.encode(tokenizer, text, FIRST).ids
+    assert ids == opening + encoded(tokenizer, [*left, text, *right], FIRST) + closing
+    count = sum(part for part in [*left, *right] if isinstance(part, int))
+    assert [i for i in ids if i >= FIRST] == list(range(FIRST, FIRST + count))
+    assert template.virtual_tokens == count
+
+
+@given(tokenizers, words.filter(bool), pieces, pieces, st.integers(1, 60), st.booleans())
+def test_cutting_takes_from_the_end_of_the_input_only(tokenizer, text, left, right, limit, suffix):
+    opening, closing = special_tokens(tokenizer)
+    template = Template(written(left) + "{input}" + written(right))
+    whole = template.encode(tokenizer, text, FIRST, suffix=suffix)
+    count = sum(part for part in left if isinstance(part, int))
+    before = opening + encoded(tokenizer, left, FIRST)
+    after = encoded(tokenizer, right, FIRST + count) + (closing if suffix else [])
+    own = tokens(tokenizer, text)
+    if limit >= len(whole.ids):
+        assert template.encode(tokenizer, text, FIRST, limit, suffix=suffix) == whole
+    elif limit <= len(before) + len(after):
+        with pytest.raises(GraftuneError, match="no room for the input"):
+            template.encode(tokenizer, text, FIRST, limit, suffix=suffix)
+    else:
+        ids, truncated = template.encode(tokenizer, text, FIRST, limit, suffix=suffix)
+        room = limit - len(before) - len(after)
+        assert ids == before + own[:room] + after
+        assert len(ids) <= limit
+        assert truncated == (room < len(own))
+
+
+@given(words, words)
+def test_literal_text_is_never_read_as_template(text, input):
+    template = Template(Template.literal(text) + "{input}")
+    assert template.encode(TOKENIZERS[0], input, FIRST).ids == tokens(TOKENIZERS[0], text + input)
+
+
+def test_suffix_is_dropped_on_request():
+    cls, sep = TOKENIZERS[2].convert_tokens_to_ids(["[CLS]", "[SEP]"])
+    ids = Template("{P:2}{input}").encode(TOKENIZERS[2], "x", FIRST).ids
+    assert ids == [cls, FIRST, FIRST + 1, *tokens(TOKENIZERS[2], "x"), sep]
+    assert Template("{P:2}{input}").encode(TOKENIZERS[2], "x", FIRST, suffix=False).ids == ids[:-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("Table:", ["no {input} slot", "exactly one {input}"]),
+        ("{input}{input}", ["2 {input} slots"]),
+        ("{inpt}", ["unknown template slot 'inpt'", "did you mean 'input'?"]),
+        ("{input}{}", ["unknown template slot ''"]),
+        ("{input}{p:3}", ["virtual tokens are written {P:<count>}", "received: {p:3}"]),
+        ("{input}{P}", ["virtual tokens are written {P:<count>}", "{P:3}"]),
+        ("{input}{P:0}", ["1 or more"]),
+        ("{input}{P:-1}", ["1 or more"]),
+        ("{input}{P:3", ["single '{' at character 8", "'{{'"]),
+        ("}{input}", ["single '}' at character 1"]),
+    ],
+)
+def test_errors(text, parts):
+    with pytest.raises(GraftuneError) as caught:
+        Template(text)
+    assert all(part in str(caught.value) for part in parts)
+    assert "what to do:" in str(caught.value)
+
+
+def test_a_tokenizer_that_changes_the_text_is_refused():
+    class Odd:
+        def __call__(self, text, add_special_tokens=True, **options):
+            return type("Ids", (), {"input_ids": [1, 2] if add_special_tokens else [3]})
+
+    with pytest.raises(GraftuneError, match="special tokens"):
+        special_tokens(Odd())
