@@ -40,7 +40,19 @@ def all_methods() -> dict[str, Method]:
 
 
 METHODS = all_methods()
-NO_OP = ("lora", "lora-all", "lora-qkvo", "dora", "ia3", "bitfit", "parallel", "freeze", "freeze-first", "freeze-names", "full")
+NO_OP = (
+    "lora",
+    "lora-all",
+    "lora-qkvo",
+    "dora",
+    "ia3",
+    "bitfit",
+    "parallel",
+    "freeze",
+    "freeze-first",
+    "freeze-names",
+    "full",
+)
 MERGEABLE = ("lora", "lora-all", "lora-qkvo", "dora", "ia3", "freeze", "freeze-first", "freeze-names", "full")
 
 

@@ -203,7 +203,9 @@ def main(
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = build(layers, hidden).to(device)
-    typer.echo(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(data) / 1e6:.1f} M tokens")
+    typer.echo(
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(data) / 1e6:.1f} M tokens"
+    )
     decayed = [p for p in model.parameters() if p.dim() > 1]
     plain = [p for p in model.parameters() if p.dim() == 1]
     optimizer = torch.optim.AdamW(
@@ -228,7 +230,9 @@ def main(
     for step in range(first, steps):
         order = np.random.default_rng((seed, step * batch // starts)).permutation(starts)
         rows = [int(order[(step * batch + i) % starts]) for i in range(batch)]
-        ids = torch.from_numpy(np.stack([data[r * WINDOW : (r + 1) * WINDOW + 1] for r in rows]).astype(np.int64)).to(device)
+        ids = torch.from_numpy(
+            np.stack([data[r * WINDOW : (r + 1) * WINDOW + 1] for r in rows]).astype(np.int64)
+        ).to(device)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate((step + 1) / steps, lr)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -245,7 +249,12 @@ def main(
             held = bits_per_byte(model, work, windows=32 if step + 1 == steps else 4)
             curve.append({"step": step + 1, "loss": loss.item(), "bits_per_byte": held["all"]})
             typer.echo(f"held out: {held}")
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1, "curve": curve}
+            state = {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": step + 1,
+                "curve": curve,
+            }
             torch.save(state, checkpoint.with_suffix(".tmp"))
             checkpoint.with_suffix(".tmp").rename(checkpoint)
     card = {

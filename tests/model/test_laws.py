@@ -6,11 +6,11 @@ import copy
 
 import pytest
 import torch
-from families import DECODERS, FAMILIES, base, batch
-from methods_under_test import MERGEABLE, METHODS, NO_OP, disturb
 
+from families import DECODERS, FAMILIES, base, batch
 from graftune.errors import GraftuneError
 from graftune.model.adapted import AdaptedModel
+from methods_under_test import MERGEABLE, METHODS, NO_OP, disturb
 
 CELLS = [pytest.param(f, m, id=f"{f}-{m}") for f in FAMILIES for m in METHODS]
 EXACT = 1e-5
@@ -31,7 +31,9 @@ def close(a: torch.Tensor, b: torch.Tensor) -> None:
     torch.testing.assert_close(a, b, atol=EXACT, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("family", "method"), [pytest.param(f, m, id=f"{f}-{m}") for f in FAMILIES for m in NO_OP])
+@pytest.mark.parametrize(
+    ("family", "method"), [pytest.param(f, m, id=f"{f}-{m}") for f in FAMILIES for m in NO_OP]
+)
 def test_nothing_changes_at_the_start(family: str, method: str) -> None:
     plain = base(family)
     inputs = batch()
@@ -117,7 +119,9 @@ def test_gradients_in_a_shared_batch_are_those_of_each_row_alone(family: str) ->
                 torch.testing.assert_close(mine, alone, atol=2e-5, rtol=2e-4)
 
 
-@pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"repetition_penalty": 1.3}], ids=["greedy", "beams", "penalty"])
+@pytest.mark.parametrize(
+    "options", [{}, {"num_beams": 3}, {"repetition_penalty": 1.3}], ids=["greedy", "beams", "penalty"]
+)
 @pytest.mark.parametrize("family", DECODERS)
 def test_generation_in_a_shared_batch_is_as_if_alone(family: str, options: dict[str, object]) -> None:
     model = AdaptedModel(base(family))
@@ -184,7 +188,9 @@ def test_every_parameter_gets_a_gradient_and_only_the_adapter_changes(family: st
     frozen = copy.deepcopy(plain.state_dict())
     other = [p.detach().clone() for p in model.parameters_of("other")]
     inputs = batch()
-    output = model(**inputs, adapters="a", labels=inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100))
+    output = model(
+        **inputs, adapters="a", labels=inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
+    )
     output.loss.backward()
     for name, parameter in model.adapter("a").named_parameters():
         if "token_type" in name or "embeddings" in name or "wpe" in name or "pooler" in name:

@@ -30,7 +30,9 @@ def disk_errors(path: Path) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise GraftuneError(
-                f"cannot write {path}", received=os.strerror(error.errno), expected="a folder you may write to"
+                f"cannot write {path}",
+                received=os.strerror(error.errno),
+                expected="a folder you may write to",
             ) from error
         raise
 

@@ -32,13 +32,18 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def save(adapter: Adapter, base: PreTrainedModel, path: Path) -> Path:
-    """Write an adapter folder, at once or not at all. Raises GraftuneError on a full disk."""
+def save(adapter: Adapter, base: PreTrainedModel, path: Path, use: dict[str, Any] | None = None) -> Path:
+    """Write an adapter folder, at once or not at all.
+
+    ``use`` is kept in the card: how to use the adapter (base, task, template). Raises GraftuneError on a full
+    disk.
+    """
     tensors = {name: t.contiguous().cpu() for name, t in adapter.stored().items()}
     count = adapter.count()
     card: dict[str, Any] = {
         "format": FORMAT,
-        **adapter.method.describe(),
+        "method": adapter.method.preset,
+        "options": {k: v for k, v in adapter.method.describe().items() if k != "method"},
         "heads": list(adapter.heads),
         "base": {
             "class": type(base).__name__,
@@ -46,13 +51,17 @@ def save(adapter: Adapter, base: PreTrainedModel, path: Path) -> Path:
             "fingerprint": fingerprint.of_base(base),
         },
         "parameters": {"trained": count.trained, "stored": count.stored},
+        "use": use,
     }
 
     def write(folder: Path) -> None:
         save_file(tensors, folder / TENSORS, metadata={"format": "pt"})
         hashes = {TENSORS: _digest(folder / TENSORS)}
         if len(adapter.generators):
-            generator = {f"generators.{n}": p.detach().contiguous().cpu() for n, p in adapter.generators.named_parameters()}
+            generator = {
+                f"generators.{n}": p.detach().contiguous().cpu()
+                for n, p in adapter.generators.named_parameters()
+            }
             save_file(generator, folder / GENERATOR, metadata={"format": "pt"})
             hashes[GENERATOR] = _digest(folder / GENERATOR)
         (folder / CARD).write_text(json.dumps({**card, "sha256": hashes}, indent=2) + "\n", encoding="utf-8")
@@ -85,7 +94,9 @@ def card(path: Path) -> dict[str, Any]:
 def _tensors(path: Path, name: str, expected: str) -> dict[str, Tensor]:
     file = path / name
     if not file.exists():
-        raise GraftuneError(f"{file} is missing", expected="the file that adapter.json names", do="copy the whole folder")
+        raise GraftuneError(
+            f"{file} is missing", expected="the file that adapter.json names", do="copy the whole folder"
+        )
     if _digest(file) != expected:
         raise GraftuneError(
             f"{file} is damaged",
@@ -105,7 +116,7 @@ def load(model: AdaptedModel, name: str, path: Path, *, trainable: bool) -> Adap
     Raises GraftuneError for another base, damaged files, or tensors that do not fit.
     """
     info = card(path)
-    options = {k: v for k, v in info.items() if k not in ("format", "method", "heads", "base", "parameters", "sha256")}
+    options = info["options"]
     own = fingerprint.of_base(model.base)
     if info["base"]["fingerprint"] != own:
         raise GraftuneError(
@@ -118,7 +129,9 @@ def load(model: AdaptedModel, name: str, path: Path, *, trainable: bool) -> Adap
     generator = None
     if trainable and GENERATOR in info["sha256"]:
         generator = _tensors(path, GENERATOR, info["sha256"][GENERATOR])
-    adapter = model.add(name, make(info["method"], **_without_words(options, tensors)), heads=tuple(info["heads"]))
+    adapter = model.add(
+        name, make(info["method"], **_without_words(options, tensors)), heads=tuple(info["heads"])
+    )
     try:
         if generator is None:
             adapter.fold()

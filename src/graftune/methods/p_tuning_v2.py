@@ -34,4 +34,6 @@ class PTuningV2(Method):
 
     def build(self, context: Context) -> Build:
         hidden = self.hidden if self.reparameterize else None
-        return key_value_grafts(context, self.length, hidden=hidden, text=None, std=0.02, dropout=self.dropout)
+        return key_value_grafts(
+            context, self.length, hidden=hidden, text=None, std=0.02, dropout=self.dropout
+        )

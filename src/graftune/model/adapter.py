@@ -29,7 +29,11 @@ class Adapter(nn.Module):
     """Parts by site, the generators that make some of them, and the method they came from."""
 
     def __init__(
-        self, method: Method, grafts: Iterable[tuple[Site, nn.Module]], generators: Iterable[Generator], heads: tuple[str, ...]
+        self,
+        method: Method,
+        grafts: Iterable[tuple[Site, nn.Module]],
+        generators: Iterable[Generator],
+        heads: tuple[str, ...],
     ) -> None:
         super().__init__()
         self.method = method

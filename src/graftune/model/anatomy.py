@@ -133,7 +133,9 @@ class Anatomy:
         inside = [site for layer in self.layers for site in layer.linears]
         if targets == "all":
             if not inside:
-                raise GraftuneError("this base has no linear map inside its layers", received=type(self.base).__name__)
+                raise GraftuneError(
+                    "this base has no linear map inside its layers", received=type(self.base).__name__
+                )
             return _whole(inside)
         wanted = (targets,) if isinstance(targets, str) else tuple(targets)
         chosen: dict[str, LinearSite] = {}
@@ -261,9 +263,7 @@ def _read_layer(index: int, path: str, events: list[_Event]) -> Layer:
         site = events[at].attention
         query = events[at].input
         assert site is not None and query is not None
-        layer.attentions.append(
-            replace(site, layer=index)
-        )
+        layer.attentions.append(replace(site, layer=index))
         before = [i for i in linears if position <= i < at]
         layer.linears += _projections(index, [events[i] for i in before], site, query)
         after = next((i for i in linears if i > at), None)
@@ -307,7 +307,15 @@ def _projections(layer: int, events: list[_Event], site: AttentionSite, query: T
         for role, size in taken:
             whole = len(taken) == 1
             sites.append(
-                LinearSite(event.path, inputs, size, role, layer, None if whole else start, None if whole else start + size)
+                LinearSite(
+                    event.path,
+                    inputs,
+                    size,
+                    role,
+                    layer,
+                    None if whole else start,
+                    None if whole else start + size,
+                )
             )
             start += size
     return sites

@@ -187,7 +187,9 @@ def _(part: ParameterCopy, graft: Graft) -> list[Handle]:
                 expected="a module that returns one tensor",
                 do="use one adapter for the whole batch",
             )
-        batch = max([len(graft.routing.names), *(a.shape[0] for a in args if isinstance(a, Tensor) and a.dim())])
+        batch = max(
+            [len(graft.routing.names), *(a.shape[0] for a in args if isinstance(a, Tensor) and a.dim())]
+        )
         rows = graft.routing.rows(graft.name, batch, output.device)
 
         def own(value: Any) -> Any:

@@ -61,7 +61,9 @@ class Context:
             )
         ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         if not ids:
-            raise GraftuneError("the text to start from has no tokens", received=repr(text), do="give some words")
+            raise GraftuneError(
+                "the text to start from has no tokens", received=repr(text), do="give some words"
+            )
         return ids
 
     def weight(self, site: LinearSite) -> Tensor:
@@ -98,7 +100,9 @@ class Context:
 
     def norm_parameters(self) -> list[str]:
         """Names of the parameters of every normalisation layer."""
-        norms = {p for p, m in self.anatomy.modules.items() if re.search("norm", type(m).__name__, re.IGNORECASE)}
+        norms = {
+            p for p, m in self.anatomy.modules.items() if re.search("norm", type(m).__name__, re.IGNORECASE)
+        }
         return [name for name in self.parameters if name.rpartition(".")[0] in norms]
 
     def copies(self, names: Iterable[str]) -> list[tuple[Site, nn.Module]]:

@@ -71,7 +71,9 @@ class Prefixes:
         longest = max(lengths)
 
         def table(which: int) -> Tensor:
-            padded = [nn.functional.pad(r[which], (0, 0, 0, longest - r[which].shape[1])) for r in rows.values()]
+            padded = [
+                nn.functional.pad(r[which], (0, 0, 0, longest - r[which].shape[1])) for r in rows.values()
+            ]
             return torch.stack([torch.zeros_like(padded[0]), *padded])  # entry 0: a row without a prefix
 
         index = torch.tensor(

@@ -1,0 +1,46 @@
+"""The command line: parses, calls the library, prints. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from graftune.cli import commands
+from graftune.errors import GraftuneError
+
+app = typer.Typer(
+    name="graftune",
+    help="Parameter-efficient fine-tuning: train one method, or compare them all on your data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(commands.train)
+app.command()(commands.compare)
+app.command()(commands.evaluate)
+app.command()(commands.generate)
+app.command()(commands.inspect)
+
+
+def main() -> None:
+    """Run a command. Exit codes: 0 done, 2 something the user can mend (or Ctrl-C), 1 a fault of ours."""
+    try:
+        app(standalone_mode=True)
+    except GraftuneError as error:
+        typer.secho(f"error: {error}", err=True, fg="red")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.secho("stopped by Ctrl-C; what was finished is kept", err=True, fg="yellow")
+        sys.exit(2)
+    except Exception as error:
+        if os.environ.get("GRAFTUNE_TRACEBACK"):
+            raise
+        typer.secho(
+            f"internal error: {type(error).__name__}: {error}\n"
+            "  what to do: this is a fault of graftune; run again with GRAFTUNE_TRACEBACK=1 and report it",
+            err=True,
+            fg="red",
+        )
+        sys.exit(1)

@@ -1,0 +1,235 @@
+"""The commands. Each one parses, calls the library and prints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from graftune.cli import options as o
+from graftune.errors import GraftuneError
+
+
+def _threads(recipe: Any) -> None:
+    if recipe.threads is not None:
+        import torch
+
+        torch.set_num_threads(recipe.threads)
+
+
+def _answer(out: Path | None, data: dict[str, Any], text: str) -> None:
+    """The result on stdout, and as JSON where asked."""
+    if out is not None:
+        from graftune.checkpoint.files import write_json
+
+        write_json(out, data)
+    typer.echo(text)
+
+
+def _metrics(metrics: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+
+
+def train(
+    method: Annotated[
+        str, typer.Option(help="lora, prefix, prompt, p-tuning, houlsby, freeze, bitfit, ia3, full, …")
+    ] = "lora",
+    out: o.Out = Path("runs/train"),
+    base: o.Base = None,
+    task: o.Task = None,
+    train: o.Train = None,
+    eval: o.Eval = None,
+    input: o.Input = None,
+    target: o.Target = None,
+    batch_size: o.BatchSize = None,
+    max_steps: o.MaxSteps = None,
+    epochs: o.Epochs = None,
+    lr: o.Rate = None,
+    seed: o.Seed = None,
+    precision: o.Precision = None,
+    train_rows: o.TrainRows = None,
+    eval_rows: o.EvalRows = None,
+    checkpoint_every: Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    settings: o.Settings = None,
+    recipe: o.RecipeFile = None,
+) -> None:
+    """Train one method; the adapter is kept in OUT/adapter."""
+    flags = {
+        "base": base, "task": task, "train": train, "eval": eval, "input": input, "target": target,
+        "batch_size": batch_size, "max_steps": max_steps, "epochs": epochs, "lr": lr, "seed": seed,
+        "precision": precision, "train_rows": train_rows, "eval_rows": eval_rows,
+        "checkpoint_every": checkpoint_every,
+    }  # fmt: skip
+    from graftune.methods.method import make
+    from graftune.training import recipe as recipes
+
+    resolved = recipes.load(recipe, flags, tuple(settings or ()), chosen=_known_method(method))
+    built = make(method, **resolved.section(method))
+    from graftune.cli import live
+    from graftune.training.run import train as run
+
+    _threads(resolved)
+    with live.line() as line:
+        result = run(
+            resolved.base, built, out=out, recipe=resolved, resume=resume, watch=line.report, say=live.say
+        )
+    typer.echo(
+        f"{method}: {_metrics(result.metrics)}\n"
+        f"trained {result.count.trained:,} parameters, stored {result.count.stored:,}\n"
+        f"adapter: {out / 'adapter'}"
+    )
+
+
+def _known_method(name: str) -> str:
+    from graftune import methods  # noqa: F401 - fills the table of presets
+    from graftune.errors import unknown
+    from graftune.methods.method import PRESETS
+
+    if name not in PRESETS:
+        raise unknown("method", name, PRESETS)
+    return name
+
+
+def compare(
+    methods: Annotated[
+        str | None, typer.Option(help="Comma-separated methods (default: all).", metavar="A,B,C")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 1,
+    out: o.Out = Path("runs/compare"),
+    base: o.Base = None,
+    task: o.Task = None,
+    train: o.Train = None,
+    eval: o.Eval = None,
+    input: o.Input = None,
+    target: o.Target = None,
+    batch_size: o.BatchSize = None,
+    max_steps: o.MaxSteps = None,
+    epochs: o.Epochs = None,
+    lr: o.Rate = None,
+    seed: o.Seed = None,
+    precision: o.Precision = None,
+    train_rows: o.TrainRows = None,
+    eval_rows: o.EvalRows = None,
+    settings: o.Settings = None,
+    recipe: o.RecipeFile = None,
+) -> None:
+    """Run several methods on one base and one data set; write a table and report.html. Started again, it continues."""
+    flags = {
+        "base": base, "task": task, "train": train, "eval": eval, "input": input, "target": target,
+        "batch_size": batch_size, "max_steps": max_steps, "epochs": epochs, "lr": lr, "seed": seed,
+        "precision": precision, "train_rows": train_rows, "eval_rows": eval_rows,
+    }  # fmt: skip
+    from graftune.training import recipe as recipes
+
+    names = (
+        None
+        if methods is None
+        else [_known_method(name.strip()) for name in methods.split(",") if name.strip()]
+    )
+    resolved = recipes.load(recipe, flags, tuple(settings or ()))
+    from rich.console import Console
+
+    from graftune.cli import live
+    from graftune.comparison.compare import DEFAULT_METHODS
+    from graftune.comparison.compare import compare as run
+
+    _threads(resolved)
+    with live.line() as line:
+        shown = run(
+            resolved.base,
+            names or DEFAULT_METHODS,
+            out=out,
+            recipe=resolved,
+            seeds=seeds,
+            watch=line.event,
+            say=live.say,
+        )
+    Console(width=None if live.console.is_terminal else 160).print(shown)
+    typer.echo(f"report: {out / 'report.html'}")
+
+
+def evaluate(
+    eval: Annotated[str, typer.Option(help="Evaluation data.", metavar="FILE")],
+    adapter: o.Adapter = None,
+    base: o.Base = None,
+    task: o.Task = None,
+    input: o.Input = None,
+    target: o.Target = None,
+    batch_size: o.BatchSize = None,
+    precision: o.Precision = None,
+    eval_rows: o.EvalRows = None,
+    out: o.Result = None,
+    settings: o.Settings = None,
+    recipe: o.RecipeFile = None,
+) -> None:
+    """Metrics and predictions of an adapter (or of the plain base) on a data set."""
+    from graftune.training import recipe as recipes
+
+    flags = {
+        "base": base, "task": task, "train": eval, "eval": eval, "input": input, "target": target,
+        "batch_size": batch_size, "precision": precision, "eval_rows": eval_rows,
+    }  # fmt: skip
+    resolved = recipes.load(recipe, flags, tuple(settings or ()))
+    from graftune.training.prepare import read_tables
+    from graftune.training.reuse import ready
+
+    table = read_tables(resolved).eval
+    model = ready(
+        adapter, base=base, task=task, precision=resolved.precision, options=resolved.section(resolved.task)
+    )
+    result = model.evaluate(table, resolved.batch_size)
+    data = {"metrics": result.metrics, "notes": result.notes, "predictions": result.predictions}
+    _answer(out, data, _metrics(result.metrics))
+
+
+def generate(
+    adapter: o.Adapter = None,
+    text: Annotated[list[str] | None, typer.Option(help="An input; may be given several times.")] = None,
+    eval: o.Eval = None,
+    input: o.Input = None,
+    base: o.Base = None,
+    task: o.Task = None,
+    batch_size: o.BatchSize = None,
+    precision: o.Precision = None,
+    out: o.Result = None,
+    settings: o.Settings = None,
+    recipe: o.RecipeFile = None,
+) -> None:
+    """Answers of an adapter (or of the plain base) to texts, or to a column of a file."""
+    from graftune.training import recipe as recipes
+
+    if (text is None) == (eval is None):
+        raise GraftuneError(
+            "generate needs inputs", received="--text and --eval" if text else "neither --text nor --eval",
+            expected="one of them", do='give --text "…" or --eval FILE',
+        )  # fmt: skip
+    flags = {"base": base, "task": task, "batch_size": batch_size, "precision": precision}
+    resolved = recipes.load(recipe, flags, tuple(settings or ()))
+    texts = text
+    if texts is None:
+        from graftune.tasks.data import read
+
+        texts = [row.input for row in read(str(eval), input, input).rows]
+    from graftune.training.reuse import ready
+
+    model = ready(
+        adapter, base=base, task=task, precision=resolved.precision, options=resolved.section(resolved.task)
+    )
+    answers = model.answer(texts, resolved.batch_size)
+    pairs = [{"input": i, "output": a} for i, a in zip(texts, answers, strict=True)]
+    _answer(out, {"outputs": pairs}, "\n".join(json.dumps(p, ensure_ascii=False) for p in pairs))
+
+
+def inspect(
+    base: Annotated[
+        str, typer.Option(help="A Transformers folder, a Hub name, or a shipped base.")
+    ] = "tiny-decoder",
+    task: o.Task = None,
+) -> None:
+    """The sites of a base, which methods fit it, and how many parameters they train and store."""
+    from graftune.cli.anatomy import show
+
+    show(base, task or "generate")

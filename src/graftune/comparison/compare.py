@@ -1,0 +1,293 @@
+"""The matrix of runs: methods × seeds on one base and one data set."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from rich.table import Table as RichTable
+from transformers import PreTrainedModel
+
+from graftune.checkpoint import files, native
+from graftune.comparison import report, table
+from graftune.comparison.measure import in_turns, peak_memory
+from graftune.errors import GraftuneError
+from graftune.methods.method import Method, make
+from graftune.tasks.batches import inputs as padded
+from graftune.tasks.task import first_virtual_id, pad_id, to_device
+from graftune.tasks.template import Template
+from graftune.training import recipe as recipes
+from graftune.training.loop import Report
+from graftune.training.prepare import Prepared, Tables, prepare, read_tables, task_of, template_of
+from graftune.training.recipe import Recipe
+from graftune.training.run import Trained, evaluate, train_adapter, use_of, versions
+
+DEFAULT_METHODS = (
+    "hard-prompt",
+    "few-shot",
+    "prompt",
+    "prefix",
+    "p-tuning",
+    "p-tuning-v2",
+    "houlsby",
+    "pfeiffer",
+    "parallel",
+    "lora",
+    "dora",
+    "freeze",
+    "bitfit",
+    "ia3",
+    "full",
+)
+DEMO = {
+    "max_steps": 100,
+    "eval_rows": 40,
+}  # with no data given: the embedded set, in a few minutes on two cores
+TIMED_ROWS = 8
+TIMED_TOKENS = 24
+EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a watcher is told: which run of how many, and how far it is."""
+
+    method: str
+    seed: int
+    number: int
+    total: int
+    stage: str
+    report: Report | None = None
+
+
+Watch = Callable[[Event], None]
+
+
+def quiet(_: Event) -> None:
+    """Nobody watches."""
+
+
+def compare(
+    base: PreTrainedModel | str = "tiny-decoder",
+    methods: Sequence[Method | str] = DEFAULT_METHODS,
+    *,
+    out: str | Path,
+    recipe: Recipe | None = None,
+    seeds: int = 1,
+    watch: Watch = quiet,
+    say: Callable[[str], None] = lambda _: None,
+    **options: Any,
+) -> RichTable:
+    """Train every method with the same data, budget and seeds; write and return the table.
+
+    ``out`` receives ``comparison.json``, ``results.jsonl`` (a line per finished run, so that a killed
+    comparison continues), ``table.md``, ``report.html`` and the adapters. ``options`` are recipe keys. A run
+    that fails is a line with its reason; the others go on. Raises GraftuneError for anything wrong before.
+    """
+    out = Path(out)
+    named = base if isinstance(base, str) else base.config.name_or_path
+    recipe = recipe or recipes.load(None, {"base": named, **options})
+    if recipe.train is None and recipe.max_steps is None and recipe.epochs is None:
+        recipe = recipe.model_copy(update={k: v for k, v in DEMO.items() if getattr(recipe, k) is None})
+    chosen = [m if isinstance(m, Method) else make(m, **recipe.section(m)) for m in methods]
+    tables = read_tables(recipe)
+    for read in (tables.train, tables.eval):
+        if read.guessed:
+            say(
+                f"{read.source}: reading {read.input!r} -> {read.target!r} (guessed; name them with --input and --target)"
+            )
+    for method in chosen:
+        task = task_of(recipe, method)
+        task.prepare(tables.train.rows)
+        task.check(tables.eval.rows)
+    _claim(out, recipes.dump(recipe, methods=[m.preset for m in chosen], seeds=seeds))
+    done = _finished(out)
+    bases = _Bases(recipe, tables)
+    plan = [(method, recipe.seed + k) for k in range(seeds) for method in chosen]
+    for number, (method, seed) in enumerate(plan, 1):
+        if (method.preset, seed) in done:
+            continue
+        prepared = bases.for_method(method)
+        if not (out / "comparison.json").exists():
+            _write_header(out, recipe, prepared, [recipe.seed + k for k in range(seeds)])
+        seeded = recipe.model_copy(update={"seed": seed})
+
+        def tell(
+            stage: str, report: Report | None = None, n: int = number, m: Method = method, s: int = seed
+        ) -> None:
+            watch(Event(m.preset, s, n, len(plan), stage, report))
+
+        try:
+            result = _one(prepared, seeded, method, out / "adapters" / f"{method.preset}-seed{seed}", tell)
+        except GraftuneError as error:
+            result = {"status": "failed", "error": str(error)}
+        line = {"method": method.preset, "label": method.preset, "seed": seed, **result}
+        _append(out / "results.jsonl", line)
+        report.write(out)
+    return table.terminal(report.load(out))
+
+
+class _Bases:
+    """The base loaded for each way of asking it: with a head for trained methods, with words for the others."""
+
+    def __init__(self, recipe: Recipe, tables: Tables) -> None:
+        self.recipe, self.tables = recipe, tables
+        self.loaded: dict[str, Prepared] = {}
+
+    def for_method(self, method: Method) -> Prepared:
+        task = task_of(self.recipe, method)
+        if task.auto_class not in self.loaded:
+            self.loaded[task.auto_class] = prepare(self.recipe, task, self.tables)
+        return self.loaded[task.auto_class]
+
+
+def _one(
+    prepared: Prepared, recipe: Recipe, method: Method, folder: Path, tell: Callable[..., None]
+) -> dict[str, Any]:
+    """Train, measure and evaluate one method with one seed: a result line without its names."""
+    tell("training")
+    with peak_memory() as peak:
+        trained = train_adapter(prepared, recipe, method, watch=lambda r: tell("training", r))
+    try:
+        native.save(
+            trained.model.adapter(trained.name), prepared.base, folder, use_of(trained, prepared, recipe)
+        )
+        trained.model.adapter(trained.name).fold()  # measured as it is served
+        tell("evaluating")
+        evaluation = evaluate(trained, prepared, recipe)
+        tell("timing")
+        template = template_of(method, prepared.task, prepared.tables.train.rows, recipe.seed)
+        own, plain = _inference(trained, prepared, template)
+    finally:
+        trained.model.close()
+    progress = trained.progress
+    final = [point["loss"] for point in progress.curve[-10:]]
+    return {
+        "status": "done",
+        "error": None,
+        "metrics": evaluation.metrics,
+        "parameters_trained": trained.count.trained,
+        "parameters_stored": trained.count.stored,
+        "bytes_stored": native.size(folder),
+        "train_seconds": progress.seconds,
+        "tokens_per_second": progress.tokens / progress.seconds if progress.seconds else None,
+        "peak_memory_bytes": peak.bytes if method.trainable else None,
+        "inference_seconds_per_example": own,
+        "base_inference_seconds_per_example": plain,
+        "curve": progress.curve,
+        "train_loss": sum(final) / len(final) if final else None,
+        "examples": _examples(evaluation.predictions),
+        "untrained": not method.trainable,
+    }
+
+
+def _examples(predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "input": p["input"],
+            "prediction": str(p["prediction"]),
+            "references": [str(r) for r in p.get("references", [p.get("target", "")])],
+        }
+        for p in predictions[:EXAMPLES]
+    ]
+
+
+def _inference(trained: Trained, prepared: Prepared, template: Template) -> tuple[float, float]:
+    """Seconds per example with the adapter and without it, in turns, on the same rows.
+
+    Generation writes the same number of tokens on both sides; other tasks run one forward pass. The base gets
+    the plain input: what a method puts around it is part of its cost.
+    """
+    model, task = trained.model, prepared.task
+    rows = prepared.tables.eval.rows[:TIMED_ROWS]
+    virtual = first_virtual_id(model)
+
+    def batch(shape: Template) -> dict[str, torch.Tensor]:
+        limit = prepared.max_length and prepared.max_length - TIMED_TOKENS
+        ids = [shape.encode(prepared.tokenizer, r.input, virtual, limit, suffix=False).ids for r in rows]
+        return to_device(padded(ids, pad_id(prepared.tokenizer), side="left"), model)
+
+    def run(inputs: dict[str, torch.Tensor], adapter: str | None) -> None:
+        with torch.no_grad():
+            if task.name == "generate":
+                model.generate(
+                    **inputs,
+                    adapters=adapter,
+                    max_new_tokens=TIMED_TOKENS,
+                    min_new_tokens=TIMED_TOKENS,
+                    do_sample=False,
+                    pad_token_id=pad_id(prepared.tokenizer),
+                )
+            else:
+                model(**inputs, adapters=adapter)
+
+    own, plain = batch(template), batch(Template("{input}"))
+    mine, base = in_turns(lambda: run(own, trained.name), lambda: run(plain, None))
+    return mine / len(rows), base / len(rows)
+
+
+def _claim(out: Path, text: str) -> None:
+    """Make ``out`` the folder of this comparison, or go on with it if it is the same one."""
+    kept = out / "recipe.yaml"
+    if kept.exists() and kept.read_text(encoding="utf-8") != text:
+        raise GraftuneError(
+            f"{out} holds another comparison",
+            received="options that differ from recipe.yaml there",
+            expected="the same options, to continue it, or a new folder",
+            do="choose another --out",
+        )
+    files.write_text(kept, text)
+
+
+def _finished(out: Path) -> set[tuple[str, int]]:
+    if not (out / "comparison.json").exists():
+        return set()
+    return {(run.method, run.seed) for run in report.load(out).runs if run.status == "done"}
+
+
+def _append(path: Path, line: dict[str, Any]) -> None:
+    """Add one whole line; a last line cut short by a kill is dropped first."""
+    kept = path.read_text(encoding="utf-8") if path.exists() else ""
+    whole = kept[: kept.rfind("\n") + 1]
+    files.write_text(path, whole + json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _budget(recipe: Recipe) -> str:
+    if recipe.max_steps is not None:
+        length = f"{recipe.max_steps} steps"
+    else:
+        length = f"{recipe.epochs or 3:g} epochs"
+    return f"{length} of {recipe.batch_size} rows, {recipe.precision}"
+
+
+def _write_header(out: Path, recipe: Recipe, prepared: Prepared, seeds: list[int]) -> None:
+    base = prepared.base.base_model
+    parameters = list(base.parameters())
+    files.write_json(
+        out / "comparison.json",
+        {
+            "task": recipe.task,
+            "base": recipe.base,
+            "base_parameters": sum(p.numel() for p in parameters),
+            "base_bytes": sum(p.numel() * p.element_size() for p in parameters),
+            "train": prepared.tables.train.source if recipe.train else "embedded table-to-text",
+            "eval": prepared.tables.eval.source if recipe.eval else "embedded table-to-text",
+            "train_rows": len(prepared.tables.train.rows),
+            "eval_rows": len(prepared.tables.eval.rows),
+            "metric": prepared.task.metric,
+            "budget": _budget(recipe),
+            "seeds": seeds,
+            "versions": versions(),
+            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "
+            f"{psutil.virtual_memory().total / 2**30:.0f} GiB"
+            + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    )

@@ -1,0 +1,1 @@
+"""Training one adapter: recipe, preparation, loop, run folder."""

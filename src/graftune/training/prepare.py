@@ -1,0 +1,112 @@
+"""Preparation: data read and checked, then the base loaded, once for any number of methods."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from graftune import data
+from graftune.bases.loading import load_base, load_tokenizer
+from graftune.errors import GraftuneError
+from graftune.methods.method import Method
+from graftune.tasks import registry
+from graftune.tasks.data import Row, Table, grouped, read
+from graftune.tasks.task import Task
+from graftune.tasks.template import Template
+from graftune.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The rows to train on and to evaluate on."""
+
+    train: Table
+    eval: Table
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A base with its tokenizer, a task that knows its labels, and the rows."""
+
+    base: PreTrainedModel
+    tokenizer: Any
+    task: Task
+    tables: Tables
+
+    @property
+    def max_length(self) -> int | None:
+        """The number of positions the base has."""
+        return getattr(self.base.config.get_text_config(), "max_position_embeddings", None)
+
+
+def read_tables(recipe: Recipe) -> Tables:
+    """The data of a recipe; without any, the embedded set. Raises GraftuneError for bad data."""
+    if (recipe.train is None) != (recipe.eval is None):
+        raise GraftuneError(
+            "training and evaluation data belong together",
+            received=f"train={recipe.train}, eval={recipe.eval}",
+            expected="both --train and --eval, or neither (then the embedded data is used)",
+            do="give the missing one",
+        )
+    train = read(recipe.train or data.path("train"), recipe.input, recipe.target)
+    eval_ = read(recipe.eval or data.path("dev"), recipe.input, recipe.target)
+    return Tables(_sample(train, recipe.train_rows, recipe.seed), _sample_inputs(eval_, recipe.eval_rows))
+
+
+def _sample(table: Table, count: int | None, seed: int) -> Table:
+    """Some rows, drawn by a seed, so that less data is still a fair picture of it."""
+    if count is None or count >= len(table.rows):
+        return table
+    return _with_rows(table, random.Random(f"rows-{seed}").sample(table.rows, count))
+
+
+def _sample_inputs(table: Table, count: int | None) -> Table:
+    """The rows of some inputs: references of one input stay together. The same ones for every seed."""
+    inputs = [row.input for row in grouped(table.rows)]
+    if count is None or count >= len(inputs):
+        return table
+    chosen = set(random.Random("eval-rows").sample(inputs, count))
+    return _with_rows(table, [row for row in table.rows if row.input in chosen])
+
+
+def _with_rows(table: Table, rows: list[Row]) -> Table:
+    from dataclasses import replace
+
+    from graftune.tasks.data import fingerprint
+
+    return replace(table, rows=rows, fingerprint=fingerprint(rows))
+
+
+def task_of(recipe: Recipe, method: Method) -> Task:
+    """The recipe's task; methods without training answer in words, since they have no head to train."""
+    options = recipe.section(recipe.task)
+    if not method.trainable and recipe.task == "classify":
+        options = {**options, "verbalize": True}
+    return registry.make(recipe.task, **options)
+
+
+def prepare(recipe: Recipe, task: Task, tables: Tables) -> Prepared:
+    """Check the data against the task, then load tokenizer and base."""
+    task.prepare(tables.train.rows)
+    task.check(tables.eval.rows)
+    tokenizer = load_tokenizer(recipe.base)
+    base = load_base(recipe.base, task, tokenizer, recipe.precision, recipe.seed)
+    return Prepared(base, tokenizer, task, tables)
+
+
+def template_of(method: Method, task: Task, rows: list[Row], seed: int) -> Template:
+    """The method's template, with its solved examples in front."""
+    text = method.template
+    if method.shots:
+        if method.shots > len(rows):
+            raise GraftuneError(
+                "there are not that many solved examples",
+                received=f"{method.shots} examples asked of {len(rows)} training rows",
+                expected=f"at most {len(rows)}",
+            )
+        chosen = random.Random(f"shots-{seed}").sample(rows, method.shots)
+        text = Template.literal(task.demonstrations(chosen)) + text
+    return Template(text)

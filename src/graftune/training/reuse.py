@@ -1,0 +1,105 @@
+"""Using a trained adapter again: its card says which base, task and template it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graftune import checkpoint
+from graftune.bases.loading import load_base, load_tokenizer
+from graftune.checkpoint import native
+from graftune.errors import GraftuneError
+from graftune.model.adapted import AdaptedModel
+from graftune.tasks import registry
+from graftune.tasks.data import Row, Table
+from graftune.tasks.task import Evaluation, Progress, Task
+from graftune.tasks.template import Template
+
+NAME = "adapter"
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A base with one adapter (or none), and the task and template to use it with."""
+
+    model: AdaptedModel
+    tokenizer: Any
+    task: Task
+    template: Template
+    adapter: str | None
+
+    @property
+    def max_length(self) -> int | None:
+        """The number of positions the base has."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    def evaluate(self, table: Table, batch_size: int, progress: Progress | None = None) -> Evaluation:
+        """Metrics and predictions on a table of rows."""
+        self.task.check(table.rows)
+        return self.task.evaluate(
+            self.model,
+            self.tokenizer,
+            table.rows,
+            self.adapter,
+            self.template,
+            batch_size=batch_size,
+            max_length=self.max_length,
+            progress=progress,
+        )
+
+    def answer(self, texts: list[str], batch_size: int) -> list[str]:
+        """The model's answer to each input: generated text, or the label."""
+        fill = getattr(self.task, "labels", None)
+        rows = [Row(text, fill[0] if fill else "-", line) for line, text in enumerate(texts, 1)]
+        table = Table(rows, "input", "target", False, "inputs", "")
+        answers = {p["line"]: str(p["prediction"]) for p in self.evaluate(table, batch_size).predictions}
+        by_text = {row.input: answers[row.line] for row in rows if row.line in answers}
+        return [by_text[text] for text in texts]
+
+
+def ready(
+    adapter: str | Path | None,
+    *,
+    base: str | None = None,
+    task: str | None = None,
+    precision: str = "auto",
+    options: dict[str, Any] | None = None,
+) -> Ready:
+    """Load an adapter with its base. What its card does not say must be given.
+
+    Raises GraftuneError for a missing or damaged adapter, another base, or a task that is not known.
+    """
+    use: dict[str, Any] = {}
+    if adapter is not None:
+        folder = Path(adapter)
+        if (folder / native.CARD).exists():
+            use = native.card(folder).get("use") or {}
+        elif not folder.is_dir():
+            raise GraftuneError(
+                f"no adapter in {adapter}",
+                received="no such folder",
+                expected="the folder of an adapter, for a run OUT that is OUT/adapter",
+            )
+    base = base or use.get("base")
+    if base is None:
+        raise GraftuneError(
+            "the base is not known",
+            received="no --base",
+            expected="--base DIR|NAME",
+            do="name the adapter's base",
+        )
+    known = use.get("task")
+    if known is not None and task in (None, known["task"]):
+        chosen = registry.from_state(known)
+    else:
+        chosen = registry.make(task or "generate", **(options or {}))
+    tokenizer = load_tokenizer(base)
+    model = AdaptedModel(load_base(base, chosen, tokenizer, precision), tokenizer)
+    if adapter is not None:
+        loaded = checkpoint.load(model, NAME, Path(adapter))
+        text = use.get("template") or loaded.method.template
+    else:
+        text = "{input}"
+    model.eval()
+    return Ready(model, tokenizer, chosen, Template(text), None if adapter is None else NAME)

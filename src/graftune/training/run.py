@@ -1,0 +1,296 @@
+"""A run: one method trained from a recipe into a folder."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from graftune.checkpoint import files, fingerprint, native
+from graftune.errors import GraftuneError
+from graftune.methods.method import Method
+from graftune.model.adapted import AdaptedModel
+from graftune.model.adapter import Count
+from graftune.tasks.task import Evaluation, Features, first_virtual_id
+from graftune.training import recipe as recipes
+from graftune.training.loop import Budget, Report, Watch, fit
+from graftune.training.prepare import Prepared, prepare, read_tables, task_of, template_of
+from graftune.training.recipe import Recipe
+from graftune.training.state import Progress
+
+DEFAULT_EPOCHS = 3.0
+CURVE_ROWS = 64  # held-out rows behind each point of the curve
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training gave: counts, the curve, and the model with the adapter still attached."""
+
+    model: AdaptedModel
+    name: str
+    count: Count
+    progress: Progress
+    budget: Budget
+    truncated: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, its adapter's counts, and its metrics on the evaluation data."""
+
+    out: Path
+    count: Count
+    metrics: dict[str, float]
+    progress: Progress
+
+
+def quiet(_: object) -> None:
+    """Nobody watches."""
+
+
+def budget_of(recipe: Recipe, method: Method, rows: int) -> Budget:
+    """Steps and rates for a method on that many training rows."""
+    if recipe.max_steps is not None and recipe.epochs is not None:
+        raise GraftuneError(
+            "max_steps and epochs exclude each other",
+            received=f"max_steps={recipe.max_steps}, epochs={recipe.epochs}",
+            expected="one of them",
+        )
+    per_epoch = -(-rows // recipe.batch_size)
+    steps = recipe.max_steps or max(1, round((recipe.epochs or DEFAULT_EPOCHS) * per_epoch))
+    return Budget(
+        steps=steps if method.trainable else 0,
+        batch_size=recipe.batch_size,
+        lr=recipe.learning_rate(method.preset, method.learning_rate),
+        warmup=recipe.warmup,
+        weight_decay=recipe.weight_decay,
+        clip=recipe.clip,
+        seed=recipe.seed,
+        eval_every=recipe.eval_every or max(1, steps // 8),
+        checkpoint_every=recipe.checkpoint_every,
+    )
+
+
+def encode(
+    prepared: Prepared, recipe: Recipe, method: Method, model: AdaptedModel
+) -> tuple[list[Features], list[Features]]:
+    """Features of the training rows, and of the held-out rows behind the curve."""
+    template = template_of(method, prepared.task, prepared.tables.train.rows, recipe.seed)
+    limit = recipe.max_length or prepared.max_length
+    virtual = first_virtual_id(model)
+
+    def features(rows: list[Any]) -> list[Features]:
+        return [prepared.task.encode(row, prepared.tokenizer, template, virtual, limit) for row in rows]
+
+    if not method.trainable:
+        return [], []
+    held = prepared.tables.eval.rows
+    return features(prepared.tables.train.rows), features(
+        held[:: max(1, len(held) // CURVE_ROWS)][:CURVE_ROWS]
+    )
+
+
+def train_adapter(
+    prepared: Prepared,
+    recipe: Recipe,
+    method: Method,
+    *,
+    watch: Watch = quiet,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+) -> Trained:
+    """Attach the method to the base and train it; the caller closes the model."""
+    model = AdaptedModel(prepared.base, prepared.tokenizer)
+    labels = tuple(getattr(prepared.task, "labels", ()) or ())
+    name = "trained"
+    heads = prepared.task.head_names(prepared.base) if method.trainable else ()
+    model.add(name, method, heads=heads, labels=labels, seed=recipe.seed)
+    try:
+        budget = budget_of(recipe, method, len(prepared.tables.train.rows))
+        features, held = encode(prepared, recipe, method, model)
+        count = model.count(name)
+        progress = Progress()
+        if budget.steps:
+            progress = fit(
+                model,
+                name,
+                prepared.task,
+                features,
+                held,
+                prepared.tokenizer,
+                budget,
+                watch=watch,
+                checkpoint=checkpoint,
+                resume=resume,
+            )
+    except BaseException:
+        model.close()  # the base is shared with the next run
+        raise
+    return Trained(model, name, count, progress, budget, sum(f.truncated for f in features))
+
+
+def evaluate(
+    trained: Trained, prepared: Prepared, recipe: Recipe, progress: Callable[[int], None] | None = None
+) -> Evaluation:
+    """The trained adapter on the evaluation data."""
+    method = trained.model.adapter(trained.name).method
+    template = template_of(method, prepared.task, prepared.tables.train.rows, recipe.seed)
+    return prepared.task.evaluate(
+        trained.model,
+        prepared.tokenizer,
+        prepared.tables.eval.rows,
+        trained.name,
+        template,
+        batch_size=2 * recipe.batch_size,
+        max_length=recipe.max_length or prepared.max_length,
+        progress=progress,
+    )
+
+
+def use_of(trained: Trained, prepared: Prepared, recipe: Recipe) -> dict[str, Any]:
+    """What it takes to use the adapter later: base, task with its labels, and template."""
+    method = trained.model.adapter(trained.name).method
+    template = template_of(method, prepared.task, prepared.tables.train.rows, recipe.seed)
+    return {"base": recipe.base, "task": prepared.task.state(), "template": template.text}
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the figures depend on."""
+    names = ("graftune", "torch", "transformers", "datasets", "sacrebleu")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def claim(out: Path, text: str, resume: bool) -> None:
+    """Make ``out`` this run's folder. Raises GraftuneError where it holds another run, or one already."""
+    kept = out / "recipe.yaml"
+    if kept.exists():
+        if kept.read_text(encoding="utf-8") != text and resume:
+            raise GraftuneError(
+                f"{out} holds a run of another recipe",
+                received="options that differ from recipe.yaml there",
+                expected="the options the run was started with",
+                do="start it with the same options, or choose another --out",
+            )
+        if not resume:
+            raise GraftuneError(
+                f"{out} already holds a run",
+                received="a folder with a recipe.yaml",
+                expected="a new folder",
+                do="continue it with --resume, or choose another --out",
+            )
+    files.write_text(kept, text)
+
+
+def train(
+    base: PreTrainedModel | str,
+    method: Method,
+    *,
+    out: str | Path,
+    recipe: Recipe | None = None,
+    resume: bool = False,
+    tokenizer: Any = None,
+    watch: Watch = quiet,
+    say: Say = quiet,
+    **options: Any,
+) -> Run:
+    """Train one adapter and keep it in ``out/adapter``.
+
+    ``base`` is a model, or the name or folder of one; ``options`` are the keys of a recipe (``task``,
+    ``train``, ``eval``, ``max_steps`` …). The folder holds the resolved ``recipe.yaml``, ``run.json``
+    (versions, fingerprints, metrics), ``log.jsonl``, ``curve.svg`` and the adapter. Raises GraftuneError for
+    anything wrong with options, data, base or folder.
+    """
+    named = base if isinstance(base, str) else base.config.name_or_path
+    recipe = recipe or recipes.load(None, {"base": named, **options})
+    tables = read_tables(recipe)
+    for table in (tables.train, tables.eval):
+        if table.guessed:
+            say(
+                f"{table.source}: reading {table.input!r} -> {table.target!r} (guessed; name them with --input and --target)"
+            )
+    task = task_of(recipe, method)
+    task.prepare(tables.train.rows)
+    task.check(tables.eval.rows)
+    out = Path(out)
+    settings = {
+        **recipe.sections,
+        method.preset: {**recipe.sections.get(method.preset, {}), **_plain(method)},
+    }
+    resolved = recipe.model_copy(update={"sections": settings})
+    claim(out, recipes.dump(resolved, method=method.preset), resume)
+    if isinstance(base, str):
+        prepared = prepare(recipe, task, tables)
+    else:
+        if tokenizer is None:
+            raise GraftuneError("train needs the tokenizer of a base given as a model", do="pass tokenizer=…")
+        prepared = Prepared(base, tokenizer, task, tables)
+    trained = train_adapter(
+        prepared,
+        recipe,
+        method,
+        watch=watch,
+        checkpoint=out / "checkpoint",
+        resume=resume,
+    )
+    try:
+        if trained.truncated:
+            say(f"{trained.truncated} inputs were cut to fit the maximum length")
+        native.save(
+            trained.model.adapter(trained.name),
+            prepared.base,
+            out / "adapter",
+            use_of(trained, prepared, recipe),
+        )
+        evaluation = evaluate(trained, prepared, recipe)
+    finally:
+        trained.model.close()
+    _write_record(out, trained, prepared, evaluation)
+    return Run(out, trained.count, evaluation.metrics, trained.progress)
+
+
+def _plain(method: Method) -> dict[str, Any]:
+    fixed = type(method).presets.get(method.preset, {})
+    described = {k: v for k, v in method.describe().items() if k != "method" and k not in fixed}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in described.items()}
+
+
+def _write_record(out: Path, trained: Trained, prepared: Prepared, evaluation: Evaluation) -> None:
+    from graftune.training.plot import curve_svg
+
+    lines = [json.dumps(point) for point in trained.progress.curve]
+    files.write_text(out / "log.jsonl", "".join(f"{line}\n" for line in lines))
+    predictions = [json.dumps(p, ensure_ascii=False) for p in evaluation.predictions]
+    files.write_text(out / "predictions.jsonl", "".join(f"{line}\n" for line in predictions))
+    if trained.progress.curve:
+        files.write_text(out / "curve.svg", curve_svg(trained.progress.curve))
+    files.write_json(
+        out / "run.json",
+        {
+            "metrics": evaluation.metrics,
+            "notes": evaluation.notes,
+            "parameters": {"trained": trained.count.trained, "stored": trained.count.stored},
+            "bytes_stored": native.size(out / "adapter"),
+            "steps": trained.progress.step,
+            "train_seconds": trained.progress.seconds,
+            "tokens": trained.progress.tokens,
+            "base_fingerprint": fingerprint.of_base(prepared.base),
+            "data": {
+                kind: {"source": t.source, "rows": len(t.rows), "fingerprint": t.fingerprint}
+                for kind, t in (("train", prepared.tables.train), ("eval", prepared.tables.eval))
+            },
+            "versions": versions(),
+            "threads": torch.get_num_threads(),
+        },
+    )
+
+
+__all__ = ["Report", "Run", "train", "train_adapter"]
