@@ -71,9 +71,7 @@ def base(family: str, *, classifier: bool = False, seed: int = 0) -> PreTrainedM
     return model.eval()
 
 
-def batch(
-    lengths: tuple[int, ...] = (9, 5, 7, 6), *, left: bool = False, seed: int = 1
-) -> dict[str, torch.Tensor]:
+def batch(lengths: tuple[int, ...] = (9, 5, 7, 6), *, left: bool = False, seed: int = 1) -> dict[str, torch.Tensor]:
     """Random rows of these lengths, padded on one side: input_ids and attention_mask (B, T)."""
     generator = torch.Generator().manual_seed(seed)
     width = max(lengths)

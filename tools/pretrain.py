@@ -203,9 +203,7 @@ def main(
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = build(layers, hidden).to(device)
-    typer.echo(
-        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(data) / 1e6:.1f} M tokens"
-    )
+    typer.echo(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(data) / 1e6:.1f} M tokens")
     decayed = [p for p in model.parameters() if p.dim() > 1]
     plain = [p for p in model.parameters() if p.dim() == 1]
     optimizer = torch.optim.AdamW(
@@ -230,9 +228,9 @@ def main(
     for step in range(first, steps):
         order = np.random.default_rng((seed, step * batch // starts)).permutation(starts)
         rows = [int(order[(step * batch + i) % starts]) for i in range(batch)]
-        ids = torch.from_numpy(
-            np.stack([data[r * WINDOW : (r + 1) * WINDOW + 1] for r in rows]).astype(np.int64)
-        ).to(device)
+        ids = torch.from_numpy(np.stack([data[r * WINDOW : (r + 1) * WINDOW + 1] for r in rows]).astype(np.int64)).to(
+            device
+        )
         for group in optimizer.param_groups:
             group["lr"] = learning_rate((step + 1) / steps, lr)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):

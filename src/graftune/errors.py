@@ -9,9 +9,7 @@ from collections.abc import Iterable
 class GraftuneError(Exception):
     """A mistake in what the user gave; the CLI prints its message and exits with 2."""
 
-    def __init__(
-        self, problem: str, *, received: object = None, expected: object = None, do: str = ""
-    ) -> None:
+    def __init__(self, problem: str, *, received: object = None, expected: object = None, do: str = "") -> None:
         lines = [problem]
         if received is not None:
             lines.append(f"  received: {received}")

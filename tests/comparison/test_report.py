@@ -103,9 +103,7 @@ def test_a_broken_line_elsewhere_is_an_error_with_its_number(tmp_path: Path) -> 
 
 def test_a_whole_line_of_the_wrong_shape_is_an_error_even_at_the_end(tmp_path: Path) -> None:
     with pytest.raises(GraftuneError, match=r"line 2[\s\S]*seed"):
-        table.load(
-            folder(tmp_path, [run("LoRA", 30)], tail='{"method": "x", "label": "x", "status": "done"}\n')
-        )
+        table.load(folder(tmp_path, [run("LoRA", 30)], tail='{"method": "x", "label": "x", "status": "done"}\n'))
 
 
 def test_a_repeated_run_counts_once_by_its_last_line(tmp_path: Path) -> None:
@@ -181,9 +179,7 @@ def test_inference_ratio_is_taken_within_each_run() -> None:
 
 
 def test_the_smallest_within_five_percent_is_named() -> None:
-    said = sentences(
-        run("Full", 40, stored=10**6), run("LoRA", 38.5, stored=1000), run("Prompt", 30, stored=10)
-    )
+    said = sentences(run("Full", 40, stored=10**6), run("LoRA", 38.5, stored=1000), run("Prompt", 30, stored=10))
     assert "Best quality: Full, with bleu 40.0." in said
     assert "Smallest within the seed spread or 5 % of it: LoRA" in said
 

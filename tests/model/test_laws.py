@@ -31,9 +31,7 @@ def close(a: torch.Tensor, b: torch.Tensor) -> None:
     torch.testing.assert_close(a, b, atol=EXACT, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("family", "method"), [pytest.param(f, m, id=f"{f}-{m}") for f in FAMILIES for m in NO_OP]
-)
+@pytest.mark.parametrize(("family", "method"), [pytest.param(f, m, id=f"{f}-{m}") for f in FAMILIES for m in NO_OP])
 def test_nothing_changes_at_the_start(family: str, method: str) -> None:
     plain = base(family)
     inputs = batch()
@@ -136,9 +134,9 @@ def test_generation_in_a_shared_batch_is_as_if_alone(family: str, options: dict[
     assert torch.equal(together[:, :width], inputs["input_ids"])
     for row, adapter in enumerate(adapters):
         ids = inputs["input_ids"][row][inputs["attention_mask"][row].bool()][None]
-        alone = model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), adapters=adapter, **options
-        )[0, ids.shape[1] :]
+        alone = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), adapters=adapter, **options)[
+            0, ids.shape[1] :
+        ]
         mine = together[row, width:][: len(alone)]
         assert mine.tolist() == alone.tolist(), adapter
 
@@ -188,9 +186,7 @@ def test_every_parameter_gets_a_gradient_and_only_the_adapter_changes(family: st
     frozen = copy.deepcopy(plain.state_dict())
     other = [p.detach().clone() for p in model.parameters_of("other")]
     inputs = batch()
-    output = model(
-        **inputs, adapters="a", labels=inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
-    )
+    output = model(**inputs, adapters="a", labels=inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100))
     output.loss.backward()
     for name, parameter in model.adapter("a").named_parameters():
         if "token_type" in name or "embeddings" in name or "wpe" in name or "pooler" in name:

@@ -83,9 +83,7 @@ def test_head_evaluation_equals_one_row_at_a_time(request, kind, batch_size):
     task, done = prepared(), []
     base = request.getfixturevalue(kind)(**task.model_arguments(TOKENIZER))
     model = Plain(base)
-    result = task.evaluate(
-        model, TOKENIZER, ROWS, None, TEMPLATE, batch_size=batch_size, progress=done.append
-    )
+    result = task.evaluate(model, TOKENIZER, ROWS, None, TEMPLATE, batch_size=batch_size, progress=done.append)
     check(result, task, lambda row: base(torch.tensor([TOKENIZER(f"{row.input} It is").input_ids])).logits[0])
     assert sum(done) == 3
 
@@ -114,9 +112,7 @@ def check(result, task, scores) -> None:
         for row, item in zip(ROWS, result.predictions, strict=True):
             chances = scores(row).double().softmax(-1).tolist()
             losses.append(-math.log(chances[task.labels.index(row.target)]))
-            assert item["probabilities"] == pytest.approx(
-                dict(zip(task.labels, chances, strict=True)), abs=1e-5
-            )
+            assert item["probabilities"] == pytest.approx(dict(zip(task.labels, chances, strict=True)), abs=1e-5)
             assert item["prediction"] == task.labels[chances.index(max(chances))]
             assert (item["line"], item["input"], item["target"]) == (row.line, row.input, row.target)
             right += item["prediction"] == row.target
@@ -139,9 +135,7 @@ def test_label_words_are_scored_at_the_last_token_on_either_side(lengths, left, 
     expected = torch.stack([logits[i, width - 1 if left else n - 1, ids] for i, n in enumerate(lengths)])
     assert task.scores(SimpleNamespace(logits=logits), batch).equal(expected)
     reference = -expected.double().log_softmax(-1)[range(len(lengths)), labels].mean()
-    assert task.loss(SimpleNamespace(logits=logits), batch).item() == pytest.approx(
-        reference.item(), rel=1e-5
-    )
+    assert task.loss(SimpleNamespace(logits=logits), batch).item() == pytest.approx(reference.item(), rel=1e-5)
 
 
 @given(st.integers(0, 2**31))

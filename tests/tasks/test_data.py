@@ -195,9 +195,7 @@ def test_only_bad_lines_and_no_rows(tmp_path):
 
 
 def test_broken_files(tmp_path):
-    assert "line 3: 3 fields where the header has 2" in message(
-        write(tmp_path / "a.csv", "input,target\na,b\na,b,c")
-    )
+    assert "line 3: 3 fields where the header has 2" in message(write(tmp_path / "a.csv", "input,target\na,b\na,b,c"))
     assert "line 2: empty line" in message(write(tmp_path / "b.csv", "input,target\n\na,b"))
     assert "starts on line 2" in message(write(tmp_path / "c.csv", 'input,target\n"a,b'))
     assert "occurs twice" in message(write(tmp_path / "d.csv", "input,input\na,b"))

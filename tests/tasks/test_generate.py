@@ -88,9 +88,7 @@ def test_loss_is_the_float64_mean_over_targets(seed, dtype):
 def test_evaluation_equals_one_row_at_a_time(request, base, batch_size):
     base = request.getfixturevalue(base)
     task, template, model, done = Generate(max_new_tokens=6), Template("Say: {input}"), Plain(base), []
-    result = task.evaluate(
-        model, TOKENIZER, ROWS, "alice", template, batch_size=batch_size, progress=done.append
-    )
+    result = task.evaluate(model, TOKENIZER, ROWS, "alice", template, batch_size=batch_size, progress=done.append)
     total, count = 0.0, 0
     for row in ROWS:
         features = task.encode(row, TOKENIZER, template, FIRST)
@@ -128,9 +126,7 @@ class Scripted(Plain):
         longest = max(len(tokens(TOKENIZER, row.target)) for row in ROWS)
         out = []
         for ids, mask in zip(input_ids.tolist(), attention_mask.tolist(), strict=True):
-            prompt = TOKENIZER.decode(
-                [i for i, m in zip(ids, mask, strict=True) if m], skip_special_tokens=True
-            )
+            prompt = TOKENIZER.decode([i for i, m in zip(ids, mask, strict=True) if m], skip_special_tokens=True)
             answer = tokens(TOKENIZER, {row.input: row.target for row in ROWS}[prompt.strip()])
             out.append((ids + answer + [end] + noise * longest)[: len(ids) + longest + 4])
         return torch.tensor(out)
@@ -138,9 +134,7 @@ class Scripted(Plain):
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_predictions_come_in_the_order_of_the_rows_and_stop_at_the_end(llama, batch_size):
-    result = Generate().evaluate(
-        Scripted(llama), TOKENIZER, ROWS, None, Template("{input}"), batch_size=batch_size
-    )
+    result = Generate().evaluate(Scripted(llama), TOKENIZER, ROWS, None, Template("{input}"), batch_size=batch_size)
     assert [item["prediction"] for item in result.predictions] == ["yes", "no", "perhaps"]
     assert result.metrics["rougeL"] == pytest.approx(100)
 
@@ -165,9 +159,7 @@ def test_long_prompts_leave_room_for_the_new_tokens(gpt2):
 
 def test_beams_and_an_end_of_text_as_padding(llama):
     tokenizer = byte_level(pad_token=None)
-    result = Generate(max_new_tokens=3, num_beams=2).evaluate(
-        Plain(llama), tokenizer, ROWS, None, Template("{input}")
-    )
+    result = Generate(max_new_tokens=3, num_beams=2).evaluate(Plain(llama), tokenizer, ROWS, None, Template("{input}"))
     assert len(result.predictions) == 3
 
 

@@ -57,8 +57,6 @@ def test_chinese_needs_its_tokenizer():
 
 
 def test_classification_by_hand():
-    assert classification([0, 0, 1, 1], [0, 1, 1, 1]) == pytest.approx(
-        {"accuracy": 0.75, "f1": (2 / 3 + 4 / 5) / 2}
-    )
+    assert classification([0, 0, 1, 1], [0, 1, 1, 1]) == pytest.approx({"accuracy": 0.75, "f1": (2 / 3 + 4 / 5) / 2})
     # a label that never occurs does not count as a failure
     assert classification([0, 2], [0, 2]) == {"accuracy": 1.0, "f1": 1.0}

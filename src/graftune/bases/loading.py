@@ -71,9 +71,7 @@ def load_tokenizer(name: str) -> Any:
     return _read(name, "tokenizer", lambda: transformers.AutoTokenizer.from_pretrained(folder))
 
 
-def load_base(
-    name: str, task: Task, tokenizer: Any, precision: str = "fp32", seed: int = 0
-) -> PreTrainedModel:
+def load_base(name: str, task: Task, tokenizer: Any, precision: str = "fp32", seed: int = 0) -> PreTrainedModel:
     """The base for a task, in eval mode, on the GPU where there is one.
 
     ``seed`` fixes the start values of a head that the base does not bring along.

@@ -59,8 +59,7 @@ def save(adapter: Adapter, base: PreTrainedModel, path: Path, use: dict[str, Any
         hashes = {TENSORS: _digest(folder / TENSORS)}
         if len(adapter.generators):
             generator = {
-                f"generators.{n}": p.detach().contiguous().cpu()
-                for n, p in adapter.generators.named_parameters()
+                f"generators.{n}": p.detach().contiguous().cpu() for n, p in adapter.generators.named_parameters()
             }
             save_file(generator, folder / GENERATOR, metadata={"format": "pt"})
             hashes[GENERATOR] = _digest(folder / GENERATOR)
@@ -129,9 +128,7 @@ def load(model: AdaptedModel, name: str, path: Path, *, trainable: bool) -> Adap
     generator = None
     if trainable and GENERATOR in info["sha256"]:
         generator = _tensors(path, GENERATOR, info["sha256"][GENERATOR])
-    adapter = model.add(
-        name, make(info["method"], **_without_words(options, tensors)), heads=tuple(info["heads"])
-    )
+    adapter = model.add(name, make(info["method"], **_without_words(options, tensors)), heads=tuple(info["heads"]))
     try:
         if generator is None:
             adapter.fold()

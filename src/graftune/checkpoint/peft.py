@@ -44,14 +44,61 @@ Tensors = dict[str, Tensor]
 
 #: Options that say where a file comes from or how it was trained, not what it computes.
 _NEUTRAL = set(
-    ["auto_mapping", "base_model_name_or_path", "corda_config", "encoder_dropout", "encoder_hidden_size", "encoder_num_layers", "ensure_weight_tying", "eva_config", "fan_in_fan_out", "inference_mode", "init_ia3_weights", "init_weights", "layers_pattern", "loftq_config", "lora_ga_config", "megatron_core", "peft_type", "peft_version", "prefix_projection", "prompt_tuning_init", "prompt_tuning_init_text", "qalora_group_size", "revision", "runtime_config", "task_type", "tokenizer_kwargs", "tokenizer_name_or_path", "velora_config"]
+    [
+        "auto_mapping",
+        "base_model_name_or_path",
+        "corda_config",
+        "encoder_dropout",
+        "encoder_hidden_size",
+        "encoder_num_layers",
+        "ensure_weight_tying",
+        "eva_config",
+        "fan_in_fan_out",
+        "inference_mode",
+        "init_ia3_weights",
+        "init_weights",
+        "layers_pattern",
+        "loftq_config",
+        "lora_ga_config",
+        "megatron_core",
+        "peft_type",
+        "peft_version",
+        "prefix_projection",
+        "prompt_tuning_init",
+        "prompt_tuning_init_text",
+        "qalora_group_size",
+        "revision",
+        "runtime_config",
+        "task_type",
+        "tokenizer_kwargs",
+        "tokenizer_name_or_path",
+        "velora_config",
+    ]
 )
 _TARGETS = {"target_modules", "exclude_modules", "modules_to_save"}
 _LORA = set(
-    ["r", "lora_alpha", "lora_dropout", "bias", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "init_lora_weights", "layers_to_transform"]
+    [
+        "r",
+        "lora_alpha",
+        "lora_dropout",
+        "bias",
+        "use_rslora",
+        "use_dora",
+        "rank_pattern",
+        "alpha_pattern",
+        "init_lora_weights",
+        "layers_to_transform",
+    ]
 )
 _PROMPT = set(
-    ["modules_to_save", "num_attention_heads", "num_layers", "num_transformer_submodules", "num_virtual_tokens", "token_dim"]
+    [
+        "modules_to_save",
+        "num_attention_heads",
+        "num_layers",
+        "num_transformer_submodules",
+        "num_virtual_tokens",
+        "token_dim",
+    ]
 )
 #: Starts that leave the base as it is; the others train beside a changed base.
 _STARTS = (True, False, "gaussian", "eva", "orthogonal")
@@ -254,9 +301,7 @@ def _by_module(stored: Tensors, kinds: set[str]) -> tuple[dict[str, Tensors], Te
     return dict(maps), rest
 
 
-def _sites(
-    model: AdaptedModel, config: Config, maps: dict[str, Tensors], kinds: set[str]
-) -> dict[str, LinearSite]:
+def _sites(model: AdaptedModel, config: Config, maps: dict[str, Tensors], kinds: set[str]) -> dict[str, LinearSite]:
     """The linear map of each module with tensors. Raises GraftuneError for either without the other."""
     anatomy = model.anatomy
     linears = [path for path, module in anatomy.modules.items() if is_linear(module)]
@@ -323,8 +368,7 @@ def _heads(model: AdaptedModel, rest: Tensors) -> tuple[tuple[str, ...], Tensors
         raise GraftuneError(
             "this file holds a tensor that nothing here can take",
             received=strange[0],
-            expected="the method's own tensors and those of heads: "
-            + (", ".join(model.anatomy.heads) or "none here"),
+            expected="the method's own tensors and those of heads: " + (", ".join(model.anatomy.heads) or "none here"),
             do="load the base, with the head, that the adapter was trained on",
         )
     split = {name: name.rpartition(".") for name in rest}

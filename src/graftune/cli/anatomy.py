@@ -37,9 +37,7 @@ def _tree(base: str, anatomy: Anatomy) -> Tree:
         branch = tree.add(f"layer {layer.index}  {layer.path}")
         for linear in layer.linears:
             columns = "" if linear.start is None else f"  columns {linear.start}:{linear.stop}"
-            branch.add(
-                f"{linear.role or 'linear':5} {linear.path}  {linear.inputs} → {linear.outputs}{columns}"
-            )
+            branch.add(f"{linear.role or 'linear':5} {linear.path}  {linear.inputs} → {linear.outputs}{columns}")
         for attention in layer.attentions:
             branch.add(
                 f"attention ({attention.kind})  {attention.path}  {attention.heads} key/value heads of {attention.key_width}"

@@ -73,9 +73,7 @@ def train(
 
     _threads(resolved)
     with live.line() as line:
-        result = run(
-            resolved.base, built, out=out, recipe=resolved, resume=resume, watch=line.report, say=live.say
-        )
+        result = run(resolved.base, built, out=out, recipe=resolved, resume=resume, watch=line.report, say=live.say)
     typer.echo(
         f"{method}: {_metrics(result.metrics)}\n"
         f"trained {result.count.trained:,} parameters, stored {result.count.stored:,}\n"
@@ -124,11 +122,7 @@ def compare(
     }  # fmt: skip
     from graftune.training import recipe as recipes
 
-    names = (
-        None
-        if methods is None
-        else [_known_method(name.strip()) for name in methods.split(",") if name.strip()]
-    )
+    names = None if methods is None else [_known_method(name.strip()) for name in methods.split(",") if name.strip()]
     resolved = recipes.load(recipe, flags, tuple(settings or ()))
     from rich.console import Console
 
@@ -177,9 +171,7 @@ def evaluate(
     from graftune.training.reuse import ready
 
     table = read_tables(resolved).eval
-    model = ready(
-        adapter, base=base, task=task, precision=resolved.precision, options=resolved.section(resolved.task)
-    )
+    model = ready(adapter, base=base, task=task, precision=resolved.precision, options=resolved.section(resolved.task))
     result = model.evaluate(table, resolved.batch_size)
     data = {"metrics": result.metrics, "notes": result.notes, "predictions": result.predictions}
     _answer(out, data, _metrics(result.metrics))
@@ -215,18 +207,14 @@ def generate(
         texts = [row.input for row in read(str(eval), input, input).rows]
     from graftune.training.reuse import ready
 
-    model = ready(
-        adapter, base=base, task=task, precision=resolved.precision, options=resolved.section(resolved.task)
-    )
+    model = ready(adapter, base=base, task=task, precision=resolved.precision, options=resolved.section(resolved.task))
     answers = model.answer(texts, resolved.batch_size)
     pairs = [{"input": i, "output": a} for i, a in zip(texts, answers, strict=True)]
     _answer(out, {"outputs": pairs}, "\n".join(json.dumps(p, ensure_ascii=False) for p in pairs))
 
 
 def inspect(
-    base: Annotated[
-        str, typer.Option(help="A Transformers folder, a Hub name, or a shipped base.")
-    ] = "tiny-decoder",
+    base: Annotated[str, typer.Option(help="A Transformers folder, a Hub name, or a shipped base.")] = "tiny-decoder",
     task: o.Task = None,
 ) -> None:
     """The sites of a base, which methods fit it, and how many parameters they train and store."""

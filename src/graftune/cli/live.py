@@ -50,9 +50,7 @@ class Line:
 
     def event(self, event: Event) -> None:
         """For a comparison."""
-        title = f"[{event.number}/{event.total}] {event.method}" + (
-            f" seed {event.seed}" if event.seed else ""
-        )
+        title = f"[{event.number}/{event.total}] {event.method}" + (f" seed {event.seed}" if event.seed else "")
         self.show(title, event.report, event.stage)
 
 

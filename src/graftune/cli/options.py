@@ -15,18 +15,12 @@ Train = Annotated[
     str | None, typer.Option(help="Training data: .jsonl, .csv, .parquet or a Hub data set.", metavar="FILE")
 ]
 Eval = Annotated[str | None, typer.Option(help="Evaluation data.", metavar="FILE")]
-Input = Annotated[
-    str | None, typer.Option(help="Column with the inputs (guessed if not given).", metavar="COLUMN")
-]
-Target = Annotated[
-    str | None, typer.Option(help="Column with the targets (guessed if not given).", metavar="COLUMN")
-]
+Input = Annotated[str | None, typer.Option(help="Column with the inputs (guessed if not given).", metavar="COLUMN")]
+Target = Annotated[str | None, typer.Option(help="Column with the targets (guessed if not given).", metavar="COLUMN")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Rows a step.")]
 MaxSteps = Annotated[int | None, typer.Option(min=1, help="Length of training in steps.")]
 Epochs = Annotated[float | None, typer.Option(help="Length of training in passes over the data.")]
-Rate = Annotated[
-    float | None, typer.Option("--lr", help="Peak learning rate (default: the method's usual one).")
-]
+Rate = Annotated[float | None, typer.Option("--lr", help="Peak learning rate (default: the method's usual one).")]
 Seed = Annotated[int | None, typer.Option(help="Seed of data order and start values.")]
 Precision = Annotated[str | None, typer.Option(help="fp32, bf16 or auto.")]
 Out = Annotated[Path, typer.Option(help="Folder of the run.", metavar="DIR")]

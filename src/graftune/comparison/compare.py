@@ -119,9 +119,7 @@ def compare(
             _write_header(out, recipe, prepared, [recipe.seed + k for k in range(seeds)])
         seeded = recipe.model_copy(update={"seed": seed})
 
-        def tell(
-            stage: str, report: Report | None = None, n: int = number, m: Method = method, s: int = seed
-        ) -> None:
+        def tell(stage: str, report: Report | None = None, n: int = number, m: Method = method, s: int = seed) -> None:
             watch(Event(m.preset, s, n, len(plan), stage, report))
 
         try:
@@ -148,17 +146,13 @@ class _Bases:
         return self.loaded[task.auto_class]
 
 
-def _one(
-    prepared: Prepared, recipe: Recipe, method: Method, folder: Path, tell: Callable[..., None]
-) -> dict[str, Any]:
+def _one(prepared: Prepared, recipe: Recipe, method: Method, folder: Path, tell: Callable[..., None]) -> dict[str, Any]:
     """Train, measure and evaluate one method with one seed: a result line without its names."""
     tell("training")
     with peak_memory() as peak:
         trained = train_adapter(prepared, recipe, method, watch=lambda r: tell("training", r))
     try:
-        native.save(
-            trained.model.adapter(trained.name), prepared.base, folder, use_of(trained, prepared, recipe)
-        )
+        native.save(trained.model.adapter(trained.name), prepared.base, folder, use_of(trained, prepared, recipe))
         trained.model.adapter(trained.name).fold()  # measured as it is served
         tell("evaluating")
         evaluation = evaluate(trained, prepared, recipe)

@@ -57,9 +57,7 @@ def peak_memory() -> Iterator[Peak]:
     peak.bytes = None if high is None else max(0, high - start)
 
 
-def in_turns(
-    first: Callable[[], object], second: Callable[[], object], rounds: int = 3
-) -> tuple[float, float]:
+def in_turns(first: Callable[[], object], second: Callable[[], object], rounds: int = 3) -> tuple[float, float]:
     """Median seconds of two functions run in turns, after one warm-up each."""
     times: tuple[list[float], list[float]] = ([], [])
     for turn in range(rounds + 1):

@@ -53,9 +53,7 @@ _STYLE: Final = {
 def family(method: str) -> str:
     """The colour group of a method; a method that nobody listed is ``other``."""
     name = method.lower()
-    return next(
-        (group for group, (_, _, marks) in FAMILIES.items() if any(m in name for m in marks)), "other"
-    )
+    return next((group for group, (_, _, marks) in FAMILIES.items() if any(m in name for m in marks)), "other")
 
 
 def html(comparison: Comparison) -> str:
@@ -88,15 +86,9 @@ def html(comparison: Comparison) -> str:
         family=family,
         families=[(name, text) for name, (text, _, _) in FAMILIES.items() if name in present],
         plots=[
-            _scatter(
-                "stored", every, header.metric, digits, "parameters stored", _stored, table.count, log=True
-            ),
-            _scatter(
-                "time", every, header.metric, digits, "training time", _time, table.duration, (60, 3600)
-            ),
-            _scatter(
-                "memory", every, header.metric, digits, "peak memory", _memory, table.size_in_bytes, sizes
-            ),
+            _scatter("stored", every, header.metric, digits, "parameters stored", _stored, table.count, log=True),
+            _scatter("time", every, header.metric, digits, "training time", _time, table.duration, (60, 3600)),
+            _scatter("memory", every, header.metric, digits, "peak memory", _memory, table.size_in_bytes, sizes),
         ],
         curves=_curves(every),
         examples=_examples(every),
@@ -312,9 +304,7 @@ def _curves(every: Sequence[MethodRow]) -> list[dict[str, Any]]:
                 train = [(p.step, p.loss) for p in run.curve if p.loss is not None]
                 held_out = [(p.step, p.eval_loss) for p in run.curve if p.eval_loss is not None]
                 strength = 1 / math.sqrt(len(row.done))
-                axes.plot(
-                    *zip(*train, strict=True), color=colour, linewidth=1.3, alpha=strength
-                ) if train else None
+                axes.plot(*zip(*train, strict=True), color=colour, linewidth=1.3, alpha=strength) if train else None
                 if held_out:
                     axes.plot(*zip(*held_out, strict=True), "o", color=_INK, markersize=3, alpha=strength)
             svg = _svg(figure, f"curve{place}", f"loss of {row.label} by step")

@@ -91,9 +91,7 @@ class Run(BaseModel):
     def overfits(self) -> bool:
         """Whether the eval loss ended well above its own minimum."""
         losses = [
-            point.eval_loss
-            for point in self.curve
-            if point.eval_loss is not None and math.isfinite(point.eval_loss)
+            point.eval_loss for point in self.curve if point.eval_loss is not None and math.isfinite(point.eval_loss)
         ]
         return bool(losses) and losses[-1] > OVERFIT * min(losses)
 
@@ -289,9 +287,7 @@ def verdict(comparison: Comparison) -> list[str]:
         said.append(f"No smaller method comes within the seed spread or 5 % of it; it has {_size(best)}.")
     untrained = next((place for place, row in enumerate(ranked) if row.untrained), len(ranked))
     if below := [row.label for row in ranked[untrained + 1 :] if not row.untrained]:
-        said.append(
-            f"Not better than {ranked[untrained].label}, which needs no training: {', '.join(below)}."
-        )
+        said.append(f"Not better than {ranked[untrained].label}, which needs no training: {', '.join(below)}.")
     if overfitted := [row.label for row in ranked if row.overfits]:
         said.append(f"Overfitting (eval loss ended over 5 % above its minimum): {', '.join(overfitted)}.")
     if max(len(row.done) for row in ranked) == 1:

@@ -57,8 +57,7 @@ class Freeze(Method):
                 raise GraftuneError(
                     "Freeze: a name matches no parameter",
                     received=repr(pattern),
-                    expected="a regular expression found in a parameter name, such as "
-                    + context.parameters[-1],
+                    expected="a regular expression found in a parameter name, such as " + context.parameters[-1],
                     do="look at the names with `graftune inspect`",
                 )
         return found

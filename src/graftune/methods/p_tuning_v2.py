@@ -1,4 +1,4 @@
-"""P-tuning v2: deep prompts, key/value rows in every layer, with a task head. Liu et al. 2022, arXiv:2110.07602, section 3."""
+"""P-tuning v2: deep prompts (key/value rows in every layer) with a task head. Liu et al. 2022, arXiv:2110.07602."""
 
 from __future__ import annotations
 
@@ -34,6 +34,4 @@ class PTuningV2(Method):
 
     def build(self, context: Context) -> Build:
         hidden = self.hidden if self.reparameterize else None
-        return key_value_grafts(
-            context, self.length, hidden=hidden, text=None, std=0.02, dropout=self.dropout
-        )
+        return key_value_grafts(context, self.length, hidden=hidden, text=None, std=0.02, dropout=self.dropout)

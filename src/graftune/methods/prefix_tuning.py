@@ -87,6 +87,4 @@ class PrefixTuning(Method):
 
     def build(self, context: Context) -> Build:
         hidden = self.hidden if self.reparameterize else None
-        return key_value_grafts(
-            context, self.length, hidden=hidden, text=self.text, std=1.0, dropout=self.dropout
-        )
+        return key_value_grafts(context, self.length, hidden=hidden, text=self.text, std=1.0, dropout=self.dropout)

@@ -101,9 +101,7 @@ class AdaptedModel(nn.Module):
                 torch.manual_seed(seed)
             build = method.build(context)
         if method.trainable and not build.grafts:
-            raise GraftuneError(
-                f"{type(method).__name__} fits no site of this base", received=type(self.base).__name__
-            )
+            raise GraftuneError(f"{type(method).__name__} fits no site of this base", received=type(self.base).__name__)
         head_names = [n for n in context.parameters if n.startswith(tuple(f"{h}." for h in heads))]
         if heads and not head_names:
             raise unknown("head", heads[0], self.anatomy.heads)
@@ -225,9 +223,7 @@ class AdaptedModel(nn.Module):
                 yield module
 
     @contextmanager
-    def _routed(
-        self, adapters: Names, inputs: dict[str, Any]
-    ) -> Iterator[tuple[dict[str, Any], Arranged | None]]:
+    def _routed(self, adapters: Names, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Arranged | None]]:
         """Set the routing, put virtual tokens in place and shift positions for one call of the base."""
         main = inputs.get("input_ids", inputs.get(self.base.main_input_name, inputs.get("inputs_embeds")))
         if main is None:
@@ -269,21 +265,14 @@ class AdaptedModel(nn.Module):
         encoder = not self.base.config.is_encoder_decoder and not self.anatomy.attentions[0].causal
         return arrange(tensors, counts, rows, after_first=encoder)
 
-    def _position(
-        self, module: nn.Module, args: Any, kwargs: dict[str, Any]
-    ) -> tuple[Any, dict[str, Any]] | None:
+    def _position(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         """Count positions from the first real token, and shift them by what the adapters ask for."""
         ids = kwargs.get("input_ids")
         if not self._positions or ids is None:
             return None
         positions, mask = kwargs.get("position_ids"), kwargs.get("attention_mask")
         offsets = [0 if n is None else self.adapter(n).offset for n in self._routing.expanded(ids.shape[0])]
-        padded = (
-            positions is None
-            and isinstance(mask, Tensor)
-            and mask.dim() == 2
-            and bool((mask[:, 0] == 0).any())
-        )
+        padded = positions is None and isinstance(mask, Tensor) and mask.dim() == 2 and bool((mask[:, 0] == 0).any())
         if not padded and not any(offsets):
             return None
         if positions is None:

@@ -44,7 +44,7 @@ class Adapter(nn.Module):
             key = escape(site.key)
             if isinstance(part, ParameterCopy):
                 key += "/="  # a module may hold copies of its parameters beside another part
-                known = self.parts[key] if key in self.parts else None
+                known = dict(self.parts.items()).get(key)
                 if isinstance(known, ParameterCopy):  # a head's copies join those of the method
                     known.copies.update(part.copies)
                     known.alias.update(part.alias)

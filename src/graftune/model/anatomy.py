@@ -133,9 +133,7 @@ class Anatomy:
         inside = [site for layer in self.layers for site in layer.linears]
         if targets == "all":
             if not inside:
-                raise GraftuneError(
-                    "this base has no linear map inside its layers", received=type(self.base).__name__
-                )
+                raise GraftuneError("this base has no linear map inside its layers", received=type(self.base).__name__)
             return _whole(inside)
         wanted = (targets,) if isinstance(targets, str) else tuple(targets)
         chosen: dict[str, LinearSite] = {}

@@ -86,9 +86,7 @@ def _(part: LowRank, graft: Graft) -> list[Handle]:
         if site.start is not None:
             weight = weight[site.start : site.stop]
             bias = None if bias is None else bias[site.start : site.stop]
-        return _columns(
-            site, output, lambda y: graft.on_rows(lambda y, x: part(x, y, weight, bias), y, args[0])
-        )
+        return _columns(site, output, lambda y: graft.on_rows(lambda y, x: part(x, y, weight, bias), y, args[0]))
 
     return [graft.module.register_forward_hook(change)]
 
@@ -187,9 +185,7 @@ def _(part: ParameterCopy, graft: Graft) -> list[Handle]:
                 expected="a module that returns one tensor",
                 do="use one adapter for the whole batch",
             )
-        batch = max(
-            [len(graft.routing.names), *(a.shape[0] for a in args if isinstance(a, Tensor) and a.dim())]
-        )
+        batch = max([len(graft.routing.names), *(a.shape[0] for a in args if isinstance(a, Tensor) and a.dim())])
         rows = graft.routing.rows(graft.name, batch, output.device)
 
         def own(value: Any) -> Any:

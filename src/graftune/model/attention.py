@@ -48,10 +48,13 @@ def _forward(
 
 def _original(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]]:
     """The attention function that ``module`` would call without us."""
-    name = module.config._attn_implementation.removeprefix(PREFIX)
+    config: Any = module.config
     # Eager attention is not in the interface: each modeling file has its own.
-    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-    return ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
+    eager: Any = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    original: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
+        config._attn_implementation.removeprefix(PREFIX), eager
+    )
+    return original
 
 
 for _name in SUPPORTED:

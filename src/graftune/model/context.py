@@ -61,9 +61,7 @@ class Context:
             )
         ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         if not ids:
-            raise GraftuneError(
-                "the text to start from has no tokens", received=repr(text), do="give some words"
-            )
+            raise GraftuneError("the text to start from has no tokens", received=repr(text), do="give some words")
         return ids
 
     def weight(self, site: LinearSite) -> Tensor:
@@ -100,9 +98,7 @@ class Context:
 
     def norm_parameters(self) -> list[str]:
         """Names of the parameters of every normalisation layer."""
-        norms = {
-            p for p, m in self.anatomy.modules.items() if re.search("norm", type(m).__name__, re.IGNORECASE)
-        }
+        norms = {p for p, m in self.anatomy.modules.items() if re.search("norm", type(m).__name__, re.IGNORECASE)}
         return [name for name in self.parameters if name.rpartition(".")[0] in norms]
 
     def copies(self, names: Iterable[str]) -> list[tuple[Site, nn.Module]]:
@@ -129,6 +125,4 @@ class Context:
 
 def copied_names(grafts: Iterable[tuple[Site, nn.Module]]) -> set[str]:
     """Names of the base's parameters that grafts already hold copies of."""
-    return {
-        f"{site.path}.{name}" for site, part in grafts if isinstance(part, ParameterCopy) for name in part()
-    }
+    return {f"{site.path}.{name}" for site, part in grafts if isinstance(part, ParameterCopy) for name in part()}

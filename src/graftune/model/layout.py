@@ -52,9 +52,7 @@ class Layout:
 FILL: Mapping[str, int] = {"labels": -100, "attention_mask": 0, "token_type_ids": 0, "position_ids": 0}
 
 
-def arrange(
-    inputs: Mapping[str, Tensor], counts: Sequence[int], embeddings: int, *, after_first: bool
-) -> Arranged:
+def arrange(inputs: Mapping[str, Tensor], counts: Sequence[int], embeddings: int, *, after_first: bool) -> Arranged:
     """Put virtual tokens in place.
 
     ``inputs`` has ``input_ids`` (B, T) and may have ``attention_mask``, ``labels`` and other (B, T) tensors;

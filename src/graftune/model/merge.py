@@ -25,7 +25,7 @@ def merged(base: PreTrainedModel, anatomy: Anatomy, adapter: Adapter) -> PreTrai
         if not isinstance(part, LowRank | Scale | ParameterCopy):
             raise GraftuneError(
                 "this adapter cannot be merged exactly",
-                received=f"{type(adapter.method).__name__} with a {type(part).__name__} at {adapter.sites[key].path}",
+                received=f"{type(part).__name__} of {type(adapter.method).__name__} at {adapter.sites[key].path}",
                 expected="LoRA, DoRA, IA3, Freeze, full fine-tuning, or BitFit on a base that has biases",
                 do="keep the adapter beside the base",
             )
@@ -41,7 +41,7 @@ def merged(base: PreTrainedModel, anatomy: Anatomy, adapter: Adapter) -> PreTrai
             module = modules[site.path]
             if isinstance(part, ParameterCopy):
                 for name, value in part().items():
-                    module._parameters[name].copy_(value)  # type: ignore[union-attr]
+                    module._parameters[name].copy_(value)
                 continue
             assert isinstance(site, LinearSite)
             weight = weight_of(module)

@@ -61,7 +61,7 @@ class Prefixes:
     def _stack(
         self, rows: dict[str, tuple[Tensor, Tensor]], batch: int, device: torch.device
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys and values (B, heads, l, width) and visibility (B, l), each row's own, padded to the longest."""
+        """Keys and values (B, heads, l, width) and visibility (B, l): each row's own, padded."""
         names = list(rows)
         if len(names) == 1 and self.routing.covers_all(names[0]):
             key, value = rows[names[0]]
@@ -71,9 +71,7 @@ class Prefixes:
         longest = max(lengths)
 
         def table(which: int) -> Tensor:
-            padded = [
-                nn.functional.pad(r[which], (0, 0, 0, longest - r[which].shape[1])) for r in rows.values()
-            ]
+            padded = [nn.functional.pad(r[which], (0, 0, 0, longest - r[which].shape[1])) for r in rows.values()]
             return torch.stack([torch.zeros_like(padded[0]), *padded])  # entry 0: a row without a prefix
 
         index = torch.tensor(

@@ -12,9 +12,7 @@ class Rows(nn.Module):
     ``generated`` is set by the adapter once per forward pass while its generator is alive.
     """
 
-    def __init__(
-        self, length: int, width: int, values: Tensor | None = None, *, generated: bool = False
-    ) -> None:
+    def __init__(self, length: int, width: int, values: Tensor | None = None, *, generated: bool = False) -> None:
         super().__init__()
         self.length = length
         self.width = width

@@ -20,9 +20,7 @@ def pad(rows: Sequence[Sequence[int]], value: int, side: Literal["left", "right"
     return torch.tensor([[*row, *fill] for fill, row in zip(filled, rows, strict=True)])
 
 
-def inputs(
-    rows: Sequence[Sequence[int]], pad_id: int, side: Literal["left", "right"] = "right"
-) -> dict[str, Tensor]:
+def inputs(rows: Sequence[Sequence[int]], pad_id: int, side: Literal["left", "right"] = "right") -> dict[str, Tensor]:
     """`input_ids` and `attention_mask`, both int64 (rows, longest)."""
     return {
         "input_ids": pad(rows, pad_id, side),

@@ -15,8 +15,8 @@ from graftune.tasks import metrics
 from graftune.tasks.batches import by_length, inputs
 from graftune.tasks.data import Row, bad_lines
 from graftune.tasks.label_words import LabelWords, label_words
+from graftune.model.adapted import AdaptedModel
 from graftune.tasks.task import (
-    Adapted,
     Evaluation,
     Features,
     Progress,
@@ -186,7 +186,7 @@ class Classify(Task):
 
     def evaluate(
         self,
-        model: Adapted,
+        model: AdaptedModel,
         tokenizer: Any,
         rows: Sequence[Row],
         adapter: str | None,
@@ -280,7 +280,7 @@ def _natural(label: str) -> tuple[bool, int, str]:
     return (not number, int(label) if number else 0, label)
 
 
-def _padding(model: Adapted) -> int:
+def _padding(model: AdaptedModel) -> int:
     padding = model.config.get_text_config().pad_token_id
     if padding is None:
         raise GraftuneError(

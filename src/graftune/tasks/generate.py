@@ -15,8 +15,8 @@ from graftune.errors import GraftuneError, unknown
 from graftune.tasks import metrics
 from graftune.tasks.batches import IGNORED, by_length, inputs, pad
 from graftune.tasks.data import Row, grouped
+from graftune.model.adapted import AdaptedModel
 from graftune.tasks.task import (
-    Adapted,
     Evaluation,
     Features,
     Progress,
@@ -100,7 +100,7 @@ class Generate(Task):
 
     def evaluate(
         self,
-        model: Adapted,
+        model: AdaptedModel,
         tokenizer: Any,
         rows: Sequence[Row],
         adapter: str | None,
@@ -137,7 +137,7 @@ class Generate(Task):
 
     def _mean_loss(
         self,
-        model: Adapted,
+        model: AdaptedModel,
         tokenizer: Any,
         rows: Sequence[Row],
         adapter: str | None,
@@ -158,7 +158,7 @@ class Generate(Task):
 
     def _texts(
         self,
-        model: Adapted,
+        model: AdaptedModel,
         tokenizer: Any,
         groups: Sequence[Row],
         counts: dict[str, int],
@@ -173,8 +173,7 @@ class Generate(Task):
         separator = tokens(tokenizer, self.separator)
         limit = self._prompt_limit(model, max_length)
         encoded = [
-            fit(template, row, tokenizer, virtual, limit, reserved=len(separator), suffix=False)
-            for row in groups
+            fit(template, row, tokenizer, virtual, limit, reserved=len(separator), suffix=False) for row in groups
         ]
         prompts = [item.ids + separator for item in encoded]
         texts = [""] * len(groups)
@@ -198,7 +197,7 @@ class Generate(Task):
                 progress(sum(counts[groups[i].input] for i in indices))
         return texts, sum(item.truncated for item in encoded)
 
-    def _prompt_limit(self, model: Adapted, max_length: int | None) -> int | None:
+    def _prompt_limit(self, model: AdaptedModel, max_length: int | None) -> int | None:
         """The longest prompt: the maximum length, within the base's positions less the new tokens."""
         positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         if not positions or positions < 1:

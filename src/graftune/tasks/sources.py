@@ -62,9 +62,7 @@ def load(source: str | Path) -> Raw:
 
 def _looks_like_a_file(source: str) -> bool:
     # A Hub name is `name` or `owner/name`; anything deeper, rooted or with our extensions is a path.
-    return (
-        source.startswith((".", "/", "~")) or source.count("/") > 1 or Path(source).suffix.lower() in READERS
-    )
+    return source.startswith((".", "/", "~")) or source.count("/") > 1 or Path(source).suffix.lower() in READERS
 
 
 def _jsonl(path: Path) -> Raw:

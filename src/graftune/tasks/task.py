@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from graftune.errors import GraftuneError
 from graftune.tasks.data import Row
 from graftune.tasks.template import Encoded, Template
+
+if TYPE_CHECKING:
+    from graftune.model.adapted import AdaptedModel
 
 Progress = Callable[[int], None]
 
@@ -34,17 +37,6 @@ class Evaluation:
     metrics: dict[str, float]
     predictions: list[dict[str, Any]]
     notes: dict[str, str] = field(default_factory=dict)
-
-
-class Adapted(Protocol):
-    """What evaluation needs of a model: rows routed to an adapter, forward and generation."""
-
-    base: Any
-    config: Any
-
-    def __call__(self, *, adapters: str | None, **batch: Tensor) -> Any: ...
-
-    def generate(self, *, adapters: str | None, **options: Any) -> Tensor: ...
 
 
 class Task(ABC):
@@ -111,7 +103,7 @@ class Task(ABC):
     @abstractmethod
     def evaluate(
         self,
-        model: Adapted,
+        model: AdaptedModel,
         tokenizer: Any,
         rows: Sequence[Row],
         adapter: str | None,
@@ -163,7 +155,7 @@ def fit(
         ) from error
 
 
-def first_virtual_id(model: Adapted) -> int:
+def first_virtual_id(model: AdaptedModel) -> int:
     """The id of the first virtual token: the number of rows of the base's embedding."""
     return int(model.base.get_input_embeddings().weight.shape[0])
 
@@ -176,7 +168,7 @@ def pad_id(tokenizer: Any) -> int:
     return 0
 
 
-def to_device(batch: dict[str, Tensor], model: Adapted) -> dict[str, Tensor]:
+def to_device(batch: dict[str, Tensor], model: AdaptedModel) -> dict[str, Tensor]:
     """The batch on the device of the base's embedding, where its ids are looked up."""
     device = model.base.get_input_embeddings().weight.device
     return {name: tensor.to(device) for name, tensor in batch.items()}
@@ -196,7 +188,7 @@ def truncation(count: int, total: int) -> str:
 
 
 @contextmanager
-def evaluating(model: Adapted) -> Iterator[None]:
+def evaluating(model: AdaptedModel) -> Iterator[None]:
     """No gradients and no dropout inside; every module's own mode is restored after."""
     roots = [root for root in (model, model.base) if isinstance(root, nn.Module)]
     modes = {module: module.training for root in roots for module in root.modules()}

@@ -137,11 +137,7 @@ def fit(
             progress.curve.append({"step": progress.step, "loss": value, "eval_loss": eval_loss})
             speed = progress.tokens / max(progress.seconds, 1e-9)
             watch(Report(progress.step, budget.steps, value, rate, speed, eval_loss))
-            if (
-                checkpoint is not None
-                and budget.checkpoint_every
-                and progress.step % budget.checkpoint_every == 0
-            ):
+            if checkpoint is not None and budget.checkpoint_every and progress.step % budget.checkpoint_every == 0:
                 state.save(checkpoint, adapter, optimizer, progress)
     except KeyboardInterrupt:
         if checkpoint is not None:

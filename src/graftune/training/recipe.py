@@ -71,9 +71,7 @@ def _section_names() -> set[str]:
     return set(PRESETS) | set(TASKS)
 
 
-def load(
-    path: str | None, flags: dict[str, Any], settings: tuple[str, ...] = (), chosen: str | None = None
-) -> Recipe:
+def load(path: str | None, flags: dict[str, Any], settings: tuple[str, ...] = (), chosen: str | None = None) -> Recipe:
     """A recipe from a YAML file, command-line flags over it, and ``key=value`` settings over both.
 
     ``chosen`` is the one method of a training run: a setting for another one is an error.
@@ -114,17 +112,13 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise GraftuneError(
-            f"no recipe at {path}", received="no such file", expected="a YAML file"
-        ) from error
+        raise GraftuneError(f"no recipe at {path}", received="no such file", expected="a YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise GraftuneError(
             f"{path} is not YAML", received=str(error).replace("\n", " "), expected="key: value lines"
         ) from error
     if not isinstance(data, dict):
-        raise GraftuneError(
-            f"{path} holds no recipe", received=type(data).__name__, expected="key: value lines"
-        )
+        raise GraftuneError(f"{path} holds no recipe", received=type(data).__name__, expected="key: value lines")
     return data
 
 
@@ -137,9 +131,7 @@ def _apply(
 ) -> None:
     key, equals, text = setting.partition("=")
     if not equals or not key:
-        raise GraftuneError(
-            "--set needs key=value", received=repr(setting), expected="for example lora.rank=4"
-        )
+        raise GraftuneError("--set needs key=value", received=repr(setting), expected="for example lora.rank=4")
     value = scalar(text)
     section, dot, option = key.partition(".")
     if not dot:

@@ -94,9 +94,7 @@ def encode(
     if not method.trainable:
         return [], []
     held = prepared.tables.eval.rows
-    return features(prepared.tables.train.rows), features(
-        held[:: max(1, len(held) // CURVE_ROWS)][:CURVE_ROWS]
-    )
+    return features(prepared.tables.train.rows), features(held[:: max(1, len(held) // CURVE_ROWS)][:CURVE_ROWS])
 
 
 def train_adapter(

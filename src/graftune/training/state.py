@@ -1,4 +1,4 @@
-"""Checkpoints: the state of a run, written so that a killed run goes on exactly where it stood. Never pickle."""
+"""Checkpoints: a run's state, from which a killed run goes on exactly where it stood. Never pickle."""
 
 from __future__ import annotations
 
