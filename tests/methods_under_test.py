@@ -11,7 +11,7 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "prompt-random": ("prompt", {"length": 4, "init": "random"}),
     "prefix-direct": ("prefix", {"length": 3, "reparameterize": False}),
     "prefix-shifted": ("prefix", {"length": 3, "reparameterize": False, "shift_positions": True}),
-    "p-tuning-mlp": ("p-tuning", {"pattern": "{P:2}{input}{P:3}", "encoder": "mlp"}),
+    "p-tuning-mlp": ("p-tuning", {"pattern": "{P:2}{P:3}{input}", "encoder": "mlp"}),
     "p-tuning-v2-mlp": ("p-tuning-v2", {"length": 4, "reparameterize": True, "hidden": 16}),
     "lora-all": ("lora", {"rank": 4, "targets": "all", "rslora": True}),
     "lora-qkvo": ("lora", {"rank": 2, "targets": ("q", "k", "v", "o")}),

@@ -11,11 +11,16 @@ from typing import Any
 import peft
 import pytest
 import torch
-from families import base, batch
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel, RobertaConfig, RobertaForSequenceClassification, T5Config
-from transformers import T5ForConditionalGeneration
+from transformers import (
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
+from families import base, batch
 from graftune.errors import GraftuneError
 from graftune.model.adapted import AdaptedModel
 

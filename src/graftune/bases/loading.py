@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from huggingface_hub import model_info, try_to_load_from_cache
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from graftune import bases
@@ -15,6 +20,7 @@ from graftune.errors import GraftuneError, unknown
 from graftune.tasks.task import Task
 
 PRECISIONS = ("fp32", "bf16", "auto")
+_EXPECTED = "a Transformers folder, a Hub name (owner/model) or one of " + ", ".join(bases.SHIPPED)
 
 
 def precision_of(name: str, device: torch.device) -> torch.dtype:
@@ -31,7 +37,7 @@ def precision_of(name: str, device: torch.device) -> torch.dtype:
 
 
 def resolve(name: str) -> str:
-    """A shipped base's folder, a folder as it is, or a Hub name. Raises GraftuneError for a missing folder."""
+    """A shipped base's folder, a folder as it is, or a Hub name. Raises GraftuneError for one that is not there."""
     if name in bases.SHIPPED:
         return str(bases.path(name))
     folder = Path(name).expanduser()
@@ -45,23 +51,39 @@ def resolve(name: str) -> str:
             )
         return str(folder)
     if os.sep in name and (name.startswith((".", "/", "~")) or name.count("/") != 1):
-        raise GraftuneError(
-            f"no base at {name}",
-            received="no such folder",
-            expected="a Transformers folder, a Hub name (owner/model) or one of " + ", ".join(bases.SHIPPED),
-        )
+        raise GraftuneError(f"no base at {name}", received="no such folder", expected=_EXPECTED)
+    if not isinstance(try_to_load_from_cache(name, "config.json"), str):
+        _ask_hub(name)
     return name
+
+
+def _ask_hub(name: str) -> None:
+    """Ask once whether the Hub has this base: loading would ask again and again, for a minute."""
+    try:
+        model_info(name, timeout=10)
+    except Exception as error:
+        near = difflib.get_close_matches(name, bases.SHIPPED, n=1)
+        raise GraftuneError(
+            f"unknown base {name!r}",
+            received=f"neither a folder nor to be found on the Hub ({_short(error)})",
+            expected=_EXPECTED,
+            do=f"did you mean {near[0]!r}?" if near else "check the name and the connection, or give a local folder",
+        ) from error
+
+
+def _short(error: Exception) -> str:
+    return textwrap.shorten(str(error), 200, placeholder="…")
 
 
 def _read(name: str, what: str, load: Any) -> Any:
     try:
         return load()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise GraftuneError(
             f"cannot load the {what} of base {name!r}",
-            received=str(error).strip().splitlines()[0],
-            expected="a Transformers folder, a Hub name (owner/model) or one of " + ", ".join(bases.SHIPPED),
-            do="check the name, or give a local folder",
+            received=_short(error),
+            expected="a complete Transformers folder: config, weights and tokenizer",
+            do="save or download it again",
         ) from error
 
 
@@ -86,12 +108,36 @@ def load_base(name: str, task: Task, tokenizer: Any, precision: str = "fp32", se
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            base: PreTrainedModel = _read(
+            base, info = _read(
                 name,
                 "weights",
-                lambda: auto.from_pretrained(folder, dtype=dtype, **task.model_arguments(tokenizer)),
+                lambda: auto.from_pretrained(
+                    folder, dtype=dtype, output_loading_info=True, **task.model_arguments(tokenizer)
+                ),
             )
     finally:
         transformers.logging.set_verbosity(verbosity)
         transformers.logging.enable_progress_bar()
-    return base.to(device).eval()
+    _check(name, base, task, info["missing_keys"])
+    loaded: PreTrainedModel = base.to(device).eval()
+    return loaded
+
+
+def _check(name: str, base: PreTrainedModel, task: Task, missing: Iterable[str]) -> None:
+    """Raise GraftuneError for a base that cannot do the task, or whose weights are not all there."""
+    sights = [module.is_causal for module in base.modules() if hasattr(module, "is_causal")]
+    if task.auto_class == "AutoModelForCausalLM" and sights and not any(sights):
+        raise GraftuneError(
+            f"base {name!r} does not write text from left to right",
+            received=f"{type(base).__name__}, an encoder",
+            expected="a causal language model",
+            do="choose a decoder, or train it to --task classify",
+        )
+    new = {*task.head_names(base), "pooler"}  # an encoder trained on masked words alone has no pooler
+    if absent := sorted(key for key in missing if not new & set(key.split("."))):
+        raise GraftuneError(
+            f"base {name!r} lacks weights",
+            received=f"no {absent[0]}" + (f" and {len(absent) - 1} more" if absent[1:] else ""),
+            expected="all weights but those of a new head",
+            do="give the complete checkpoint",
+        )

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from graftune.errors import GraftuneError
 
 
@@ -20,6 +22,13 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Turn a full or read-only disk into a message a user can act on."""
     try:
         yield
+    except SafetensorError as error:  # the Rust writer's own words for a failed write
+        raise GraftuneError(
+            f"cannot write {path}",
+            received=str(error),
+            expected="free space on a disk you may write to",
+            do="free some space, or choose another --out; what was finished before is kept",
+        ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise GraftuneError(
@@ -28,7 +37,7 @@ def disk_errors(path: Path) -> Iterator[None]:
                 expected="free space on the disk",
                 do="free some space, or choose another --out; what was finished before is kept",
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
             raise GraftuneError(
                 f"cannot write {path}",
                 received=os.strerror(error.errno),

@@ -26,6 +26,7 @@ FORMAT = 1
 CARD = "adapter.json"
 TENSORS = "adapter.safetensors"
 GENERATOR = "generator.safetensors"
+NEEDED = ("method", "options", "heads", "base", "sha256")
 
 
 def _digest(path: Path) -> str:
@@ -77,15 +78,25 @@ def size(path: Path) -> int:
 def card(path: Path) -> dict[str, Any]:
     """The contents of ``adapter.json``. Raises GraftuneError where it is missing or broken."""
     try:
-        found: dict[str, Any] = json.loads((path / CARD).read_text(encoding="utf-8"))
+        found: Any = json.loads((path / CARD).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise GraftuneError(f"{path / CARD} is broken", received=str(error), expected="JSON") from error
+    if not isinstance(found, dict):
+        raise GraftuneError(f"{path / CARD} is broken", received=type(found).__name__, expected="a JSON object")
     if found.get("format") != FORMAT:
         raise GraftuneError(
             f"{path / CARD} has an unknown format",
             received=f"format {found.get('format')!r}",
             expected=f"format {FORMAT}",
             do="read it with the version of graftune that wrote it",
+        )
+    missing = [key for key in NEEDED if key not in found]
+    if missing:
+        raise GraftuneError(
+            f"{path / CARD} is broken",
+            received=f"no {', '.join(missing)}",
+            expected=", ".join(NEEDED),
+            do="copy the folder again",
         )
     return found
 

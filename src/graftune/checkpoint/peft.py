@@ -43,63 +43,23 @@ Config = dict[str, Any]
 Tensors = dict[str, Tensor]
 
 #: Options that say where a file comes from or how it was trained, not what it computes.
-_NEUTRAL = set(
-    [
-        "auto_mapping",
-        "base_model_name_or_path",
-        "corda_config",
-        "encoder_dropout",
-        "encoder_hidden_size",
-        "encoder_num_layers",
-        "ensure_weight_tying",
-        "eva_config",
-        "fan_in_fan_out",
-        "inference_mode",
-        "init_ia3_weights",
-        "init_weights",
-        "layers_pattern",
-        "loftq_config",
-        "lora_ga_config",
-        "megatron_core",
-        "peft_type",
-        "peft_version",
-        "prefix_projection",
-        "prompt_tuning_init",
-        "prompt_tuning_init_text",
-        "qalora_group_size",
-        "revision",
-        "runtime_config",
-        "task_type",
-        "tokenizer_kwargs",
-        "tokenizer_name_or_path",
-        "velora_config",
-    ]
-)
+_NEUTRAL = {
+    "auto_mapping", "base_model_name_or_path", "corda_config", "encoder_dropout", "encoder_hidden_size",
+    "encoder_num_layers", "ensure_weight_tying", "eva_config", "fan_in_fan_out", "inference_mode",
+    "init_ia3_weights", "init_weights", "layers_pattern", "loftq_config", "lora_ga_config", "megatron_core",
+    "peft_type", "peft_version", "prefix_projection", "prompt_tuning_init", "prompt_tuning_init_text",
+    "qalora_group_size", "revision", "runtime_config", "task_type", "tokenizer_kwargs",
+    "tokenizer_name_or_path", "velora_config",
+}  # fmt: skip
 _TARGETS = {"target_modules", "exclude_modules", "modules_to_save"}
-_LORA = set(
-    [
-        "r",
-        "lora_alpha",
-        "lora_dropout",
-        "bias",
-        "use_rslora",
-        "use_dora",
-        "rank_pattern",
-        "alpha_pattern",
-        "init_lora_weights",
-        "layers_to_transform",
-    ]
-)
-_PROMPT = set(
-    [
-        "modules_to_save",
-        "num_attention_heads",
-        "num_layers",
-        "num_transformer_submodules",
-        "num_virtual_tokens",
-        "token_dim",
-    ]
-)
+_LORA = {
+    "r", "lora_alpha", "lora_dropout", "bias", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern",
+    "init_lora_weights", "layers_to_transform",
+}  # fmt: skip
+_PROMPT = {
+    "modules_to_save", "num_attention_heads", "num_layers", "num_transformer_submodules",
+    "num_virtual_tokens", "token_dim",
+}  # fmt: skip
 #: Starts that leave the base as it is; the others train beside a changed base.
 _STARTS = (True, False, "gaussian", "eva", "orthogonal")
 

@@ -10,6 +10,8 @@ import typer
 from graftune.cli import commands
 from graftune.errors import GraftuneError
 
+INTERRUPTED = 130  # what Typer makes of Ctrl-C
+
 app = typer.Typer(
     name="graftune",
     help="Parameter-efficient fine-tuning: train one method, or compare them all on your data.",
@@ -27,12 +29,18 @@ app.command()(commands.inspect)
 def main() -> None:
     """Run a command. Exit codes: 0 done, 2 something the user can mend (or Ctrl-C), 1 a fault of ours."""
     try:
-        app(standalone_mode=True)
+        app()
     except GraftuneError as error:
         typer.secho(f"error: {error}", err=True, fg="red")
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.secho("stopped by Ctrl-C; what was finished is kept", err=True, fg="yellow")
+    except SystemExit as end:
+        if end.code != INTERRUPTED:
+            raise
+        typer.secho(
+            "stopped by Ctrl-C; what was finished is kept: go on with the same command (train: and --resume)",
+            err=True,
+            fg="yellow",
+        )
         sys.exit(2)
     except Exception as error:
         if os.environ.get("GRAFTUNE_TRACEBACK"):

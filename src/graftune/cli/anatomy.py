@@ -13,18 +13,19 @@ from graftune.methods.method import PRESETS, make
 from graftune.model.adapted import AdaptedModel
 from graftune.model.anatomy import Anatomy
 from graftune.tasks import registry
+from graftune.tasks.data import Row
+from graftune.tasks.task import Task
 
 
 def show(base: str, task: str) -> None:
     """Print the anatomy of a base and a line per method."""
     tokenizer = load_tokenizer(base)
     chosen = registry.make(task)
-    if task == "classify":
-        chosen = registry.make(task, verbalizer={"yes": "yes", "no": "no"})
+    chosen.prepare([Row("", label, line) for line, label in enumerate(("no", "yes"), 1)])
     model = AdaptedModel(load_base(base, chosen, tokenizer), tokenizer)
     console = Console()
     console.print(_tree(base, model.anatomy))
-    console.print(_methods(model))
+    console.print(_methods(model, chosen))
 
 
 def _tree(base: str, anatomy: Anatomy) -> Tree:
@@ -39,9 +40,8 @@ def _tree(base: str, anatomy: Anatomy) -> Tree:
             columns = "" if linear.start is None else f"  columns {linear.start}:{linear.stop}"
             branch.add(f"{linear.role or 'linear':5} {linear.path}  {linear.inputs} → {linear.outputs}{columns}")
         for attention in layer.attentions:
-            branch.add(
-                f"attention ({attention.kind})  {attention.path}  {attention.heads} key/value heads of {attention.key_width}"
-            )
+            heads = f"{attention.heads} key/value heads of {attention.key_width}"
+            branch.add(f"attention ({attention.kind})  {attention.path}  {heads}")
         for sub in layer.sublayers:
             branch.add(f"{sub.role} output  {sub.path}  {sub.width}")
     for path in anatomy.final_norms:
@@ -51,11 +51,13 @@ def _tree(base: str, anatomy: Anatomy) -> Tree:
     return tree
 
 
-def _methods(model: AdaptedModel) -> Table:
+def _methods(model: AdaptedModel, task: Task) -> Table:
     table = Table("method", "trained", "stored", "fits", title="methods at their defaults")
     for name in sorted(PRESETS):
+        method = make(name)
+        heads = task.head_names(model.base) if method.trainable else ()
         try:
-            model.add(name, make(name), seed=0)
+            model.add(name, method, heads=heads, seed=0)
         except GraftuneError as error:
             table.add_row(name, "", "", str(error).splitlines()[0])
             continue

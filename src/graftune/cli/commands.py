@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from graftune.cli import options as o
 from graftune.errors import GraftuneError
 
+if TYPE_CHECKING:
+    from graftune.training.recipe import Recipe
+    from graftune.training.reuse import Ready
 
-def _threads(recipe: Any) -> None:
+
+def _threads(recipe: Recipe) -> None:
     if recipe.threads is not None:
         import torch
 
@@ -28,14 +32,24 @@ def _answer(out: Path | None, data: dict[str, Any], text: str) -> None:
     typer.echo(text)
 
 
+def _ready(adapter: str | None, recipe: Recipe) -> Ready:
+    """The adapter as its run used it, but for what flags or recipe say."""
+    from graftune.training.reuse import ready
+
+    _threads(recipe)
+    given = {key: getattr(recipe, key) for key in ("base", "task", "precision") if key in recipe.model_fields_set}
+    return ready(adapter, **given, options=recipe.sections)
+
+
 def _metrics(metrics: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
 
 
 def train(
     method: Annotated[
-        str, typer.Option(help="lora, prefix, prompt, p-tuning, houlsby, freeze, bitfit, ia3, full, …")
-    ] = "lora",
+        str | None,
+        typer.Option(help="lora (default), prefix, prompt, p-tuning, houlsby, freeze, bitfit, ia3, full, …"),
+    ] = None,
     out: o.Out = Path("runs/train"),
     base: o.Base = None,
     task: o.Task = None,
@@ -58,16 +72,17 @@ def train(
 ) -> None:
     """Train one method; the adapter is kept in OUT/adapter."""
     flags = {
-        "base": base, "task": task, "train": train, "eval": eval, "input": input, "target": target,
-        "batch_size": batch_size, "max_steps": max_steps, "epochs": epochs, "lr": lr, "seed": seed,
-        "precision": precision, "train_rows": train_rows, "eval_rows": eval_rows,
+        "method": method, "base": base, "task": task, "train": train, "eval": eval, "input": input,
+        "target": target, "batch_size": batch_size, "max_steps": max_steps, "epochs": epochs, "lr": lr,
+        "seed": seed, "precision": precision, "train_rows": train_rows, "eval_rows": eval_rows,
         "checkpoint_every": checkpoint_every,
     }  # fmt: skip
     from graftune.methods.method import make
     from graftune.training import recipe as recipes
 
-    resolved = recipes.load(recipe, flags, tuple(settings or ()), chosen=_known_method(method))
-    built = make(method, **resolved.section(method))
+    resolved = recipes.load(recipe, flags, tuple(settings or ()), method="lora")
+    name = str(resolved.method)
+    built = make(name, **resolved.section(name))
     from graftune.cli import live
     from graftune.training.run import train as run
 
@@ -75,27 +90,17 @@ def train(
     with live.line() as line:
         result = run(resolved.base, built, out=out, recipe=resolved, resume=resume, watch=line.report, say=live.say)
     typer.echo(
-        f"{method}: {_metrics(result.metrics)}\n"
+        f"{name}: {_metrics(result.metrics)}\n"
         f"trained {result.count.trained:,} parameters, stored {result.count.stored:,}\n"
         f"adapter: {out / 'adapter'}"
     )
-
-
-def _known_method(name: str) -> str:
-    from graftune import methods  # noqa: F401 - fills the table of presets
-    from graftune.errors import unknown
-    from graftune.methods.method import PRESETS
-
-    if name not in PRESETS:
-        raise unknown("method", name, PRESETS)
-    return name
 
 
 def compare(
     methods: Annotated[
         str | None, typer.Option(help="Comma-separated methods (default: all).", metavar="A,B,C")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 1,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds (default: 1).")] = None,
     out: o.Out = Path("runs/compare"),
     base: o.Base = None,
     task: o.Task = None,
@@ -115,32 +120,23 @@ def compare(
     recipe: o.RecipeFile = None,
 ) -> None:
     """Run several methods on one base and one data set; write a table and report.html. Started again, it continues."""
+    names = None if methods is None else [name.strip() for name in methods.split(",")]
     flags = {
-        "base": base, "task": task, "train": train, "eval": eval, "input": input, "target": target,
-        "batch_size": batch_size, "max_steps": max_steps, "epochs": epochs, "lr": lr, "seed": seed,
-        "precision": precision, "train_rows": train_rows, "eval_rows": eval_rows,
+        "methods": names, "seeds": seeds, "base": base, "task": task, "train": train, "eval": eval,
+        "input": input, "target": target, "batch_size": batch_size, "max_steps": max_steps, "epochs": epochs,
+        "lr": lr, "seed": seed, "precision": precision, "train_rows": train_rows, "eval_rows": eval_rows,
     }  # fmt: skip
     from graftune.training import recipe as recipes
 
-    names = None if methods is None else [_known_method(name.strip()) for name in methods.split(",") if name.strip()]
     resolved = recipes.load(recipe, flags, tuple(settings or ()))
     from rich.console import Console
 
     from graftune.cli import live
-    from graftune.comparison.compare import DEFAULT_METHODS
     from graftune.comparison.compare import compare as run
 
     _threads(resolved)
     with live.line() as line:
-        shown = run(
-            resolved.base,
-            names or DEFAULT_METHODS,
-            out=out,
-            recipe=resolved,
-            seeds=seeds,
-            watch=line.event,
-            say=live.say,
-        )
+        shown = run(resolved.base, out=out, recipe=resolved, watch=line.event, say=live.say)
     Console(width=None if live.console.is_terminal else 160).print(shown)
     typer.echo(f"report: {out / 'report.html'}")
 
@@ -163,16 +159,16 @@ def evaluate(
     from graftune.training import recipe as recipes
 
     flags = {
-        "base": base, "task": task, "train": eval, "eval": eval, "input": input, "target": target,
+        "base": base, "task": task, "eval": eval, "input": input, "target": target,
         "batch_size": batch_size, "precision": precision, "eval_rows": eval_rows,
     }  # fmt: skip
     resolved = recipes.load(recipe, flags, tuple(settings or ()))
-    from graftune.training.prepare import read_tables
-    from graftune.training.reuse import ready
+    from graftune.cli import live
+    from graftune.training.prepare import announce_guess, read_eval
 
-    table = read_tables(resolved).eval
-    model = ready(adapter, base=base, task=task, precision=resolved.precision, options=resolved.section(resolved.task))
-    result = model.evaluate(table, resolved.batch_size)
+    table = read_eval(resolved)
+    announce_guess(table, live.say)
+    result = _ready(adapter, resolved).evaluate(table, 2 * resolved.batch_size)
     data = {"metrics": result.metrics, "notes": result.notes, "predictions": result.predictions}
     _answer(out, data, _metrics(result.metrics))
 
@@ -180,7 +176,7 @@ def evaluate(
 def generate(
     adapter: o.Adapter = None,
     text: Annotated[list[str] | None, typer.Option(help="An input; may be given several times.")] = None,
-    eval: o.Eval = None,
+    eval: Annotated[str | None, typer.Option(help="Data whose inputs to answer.", metavar="FILE")] = None,
     input: o.Input = None,
     base: o.Base = None,
     task: o.Task = None,
@@ -198,17 +194,16 @@ def generate(
             "generate needs inputs", received="--text and --eval" if text else "neither --text nor --eval",
             expected="one of them", do='give --text "…" or --eval FILE',
         )  # fmt: skip
-    flags = {"base": base, "task": task, "batch_size": batch_size, "precision": precision}
+    if text is not None and not all(words.strip() for words in text):
+        raise GraftuneError("an input is empty", received='--text ""', expected="some words in every --text")
+    flags = {"base": base, "task": task, "input": input, "batch_size": batch_size, "precision": precision}
     resolved = recipes.load(recipe, flags, tuple(settings or ()))
     texts = text
     if texts is None:
-        from graftune.tasks.data import read
+        from graftune.tasks.data import read_inputs
 
-        texts = [row.input for row in read(str(eval), input, input).rows]
-    from graftune.training.reuse import ready
-
-    model = ready(adapter, base=base, task=task, precision=resolved.precision, options=resolved.section(resolved.task))
-    answers = model.answer(texts, resolved.batch_size)
+        texts = read_inputs(str(eval), resolved.input)
+    answers = _ready(adapter, resolved).answer(texts, 2 * resolved.batch_size)
     pairs = [{"input": i, "output": a} for i, a in zip(texts, answers, strict=True)]
     _answer(out, {"outputs": pairs}, "\n".join(json.dumps(p, ensure_ascii=False) for p in pairs))
 

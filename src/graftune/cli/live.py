@@ -42,7 +42,7 @@ class Line:
         facts = f"loss {report.loss:.3f}  {report.tokens_per_second:,.0f} tokens/s  {_memory()}"
         self.progress.update(self.task, total=report.steps, completed=report.step, facts=facts)
         if not console.is_terminal and report.step % max(1, report.steps // 10) == 0:
-            console.print(f"{title}  step {report.step}/{report.steps}  {facts}")
+            console.print(f"{title}  step {report.step}/{report.steps}  {facts}", markup=False, soft_wrap=True)
 
     def report(self, report: Report) -> None:
         """For a single run."""
@@ -70,4 +70,4 @@ def line() -> Iterator[Line]:
 
 def say(text: str) -> None:
     """A remark about the run, on stderr, so that stdout stays for results."""
-    console.print(text, style="dim", highlight=False)
+    console.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)

@@ -19,33 +19,16 @@ from graftune.checkpoint import files, native
 from graftune.comparison import report, table
 from graftune.comparison.measure import in_turns, peak_memory
 from graftune.errors import GraftuneError
-from graftune.methods.method import Method, make
+from graftune.methods.method import PRESETS, Method, make
 from graftune.tasks.batches import inputs as padded
 from graftune.tasks.task import first_virtual_id, pad_id, to_device
 from graftune.tasks.template import Template
 from graftune.training import recipe as recipes
 from graftune.training.loop import Report
-from graftune.training.prepare import Prepared, Tables, prepare, read_tables, task_of, template_of
+from graftune.training.prepare import Prepared, Tables, announce, prepare, read_tables, task_of, template_of
 from graftune.training.recipe import Recipe
 from graftune.training.run import Trained, evaluate, train_adapter, use_of, versions
 
-DEFAULT_METHODS = (
-    "hard-prompt",
-    "few-shot",
-    "prompt",
-    "prefix",
-    "p-tuning",
-    "p-tuning-v2",
-    "houlsby",
-    "pfeiffer",
-    "parallel",
-    "lora",
-    "dora",
-    "freeze",
-    "bitfit",
-    "ia3",
-    "full",
-)
 DEMO = {
     "max_steps": 100,
     "eval_rows": 40,
@@ -70,17 +53,23 @@ class Event:
 Watch = Callable[[Event], None]
 
 
+def every_method() -> list[str]:
+    """All methods there are, the untrained ones first."""
+    return sorted(PRESETS, key=lambda name: PRESETS[name][0].trainable)
+
+
 def quiet(_: Event) -> None:
     """Nobody watches."""
 
 
 def compare(
     base: PreTrainedModel | str = "tiny-decoder",
-    methods: Sequence[Method | str] = DEFAULT_METHODS,
+    methods: Sequence[Method | str] | None = None,
     *,
     out: str | Path,
     recipe: Recipe | None = None,
-    seeds: int = 1,
+    seeds: int | None = None,
+    tokenizer: Any = None,
     watch: Watch = quiet,
     say: Callable[[str], None] = lambda _: None,
     **options: Any,
@@ -96,54 +85,91 @@ def compare(
     recipe = recipe or recipes.load(None, {"base": named, **options})
     if recipe.train is None and recipe.max_steps is None and recipe.epochs is None:
         recipe = recipe.model_copy(update={k: v for k, v in DEMO.items() if getattr(recipe, k) is None})
+    seeds = seeds or recipe.seeds or 1
+    methods = every_method() if methods is None and recipe.methods is None else methods or recipe.methods or ()
     chosen = [m if isinstance(m, Method) else make(m, **recipe.section(m)) for m in methods]
+    _check_methods(chosen)
     tables = read_tables(recipe)
-    for read in (tables.train, tables.eval):
-        if read.guessed:
-            say(
-                f"{read.source}: reading {read.input!r} -> {read.target!r} (guessed; name them with --input and --target)"
-            )
+    announce(tables, recipe, say)
     for method in chosen:
         task = task_of(recipe, method)
         task.prepare(tables.train.rows)
         task.check(tables.eval.rows)
-    _claim(out, recipes.dump(recipe, methods=[m.preset for m in chosen], seeds=seeds))
+    resolved = recipes.dump(
+        recipes.with_methods(recipe, chosen, method=None, methods=[m.preset for m in chosen], seeds=seeds)
+    )
+    _check_folder(out, resolved)
     done = _finished(out)
-    bases = _Bases(recipe, tables)
-    plan = [(method, recipe.seed + k) for k in range(seeds) for method in chosen]
-    for number, (method, seed) in enumerate(plan, 1):
-        if (method.preset, seed) in done:
-            continue
-        prepared = bases.for_method(method)
+    plan = list(enumerate([(method, recipe.seed + k) for k in range(seeds) for method in chosen], 1))
+    todo = [(number, method, seed) for number, (method, seed) in plan if (method.preset, seed) not in done]
+    if todo:
+        given = None if isinstance(base, str) else base
+        bases = _Bases(recipe, tables, [method for _, method, _ in todo], given, tokenizer)
+        files.write_text(out / "recipe.yaml", resolved)
         if not (out / "comparison.json").exists():
-            _write_header(out, recipe, prepared, [recipe.seed + k for k in range(seeds)])
+            _write_header(out, recipe, bases.any(), [recipe.seed + k for k in range(seeds)])
+    for number, method, seed in todo:
         seeded = recipe.model_copy(update={"seed": seed})
 
         def tell(stage: str, report: Report | None = None, n: int = number, m: Method = method, s: int = seed) -> None:
             watch(Event(m.preset, s, n, len(plan), stage, report))
 
         try:
+            prepared = bases.for_method(method)
             result = _one(prepared, seeded, method, out / "adapters" / f"{method.preset}-seed{seed}", tell)
         except GraftuneError as error:
             result = {"status": "failed", "error": str(error)}
         line = {"method": method.preset, "label": method.preset, "seed": seed, **result}
         _append(out / "results.jsonl", line)
-        report.write(out)
+        with files.disk_errors(out):
+            report.write(out)
+    if not _finished(out):
+        raise GraftuneError(
+            "every run failed",
+            received=result["error"],
+            expected="at least one that does not",
+            do=f"read the reasons in {out / 'results.jsonl'}",
+        )
     return table.terminal(report.load(out))
 
 
 class _Bases:
-    """The base loaded for each way of asking it: with a head for trained methods, with words for the others."""
+    """The base loaded for each way of asking it: with a head for trained methods, with words for the others.
 
-    def __init__(self, recipe: Recipe, tables: Tables) -> None:
-        self.recipe, self.tables = recipe, tables
-        self.loaded: dict[str, Prepared] = {}
+    Raises GraftuneError where none of these can be had; where only some can, when the others are asked for.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        tables: Tables,
+        methods: Sequence[Method],
+        given: PreTrainedModel | None,
+        tokenizer: Any,
+    ) -> None:
+        self.recipe = recipe
+        self.found: dict[str, Prepared | GraftuneError] = {}
+        for task in (task_of(recipe, method) for method in methods):
+            if task.auto_class not in self.found:
+                try:
+                    self.found[task.auto_class] = prepare(recipe, task, tables, given, tokenizer)
+                except GraftuneError as error:
+                    self.found[task.auto_class] = error
+        self.any()
+
+    def any(self) -> Prepared:
+        """One of them, the first that could be had."""
+        for found in self.found.values():
+            if isinstance(found, Prepared):
+                return found
+        raise next(error for error in self.found.values() if isinstance(error, GraftuneError))
 
     def for_method(self, method: Method) -> Prepared:
-        task = task_of(self.recipe, method)
-        if task.auto_class not in self.loaded:
-            self.loaded[task.auto_class] = prepare(self.recipe, task, self.tables)
-        return self.loaded[task.auto_class]
+        """The one that the method runs on."""
+        found = self.found[task_of(self.recipe, method).auto_class]
+        if isinstance(found, GraftuneError):
+            raise found
+        return found
 
 
 def _one(prepared: Prepared, recipe: Recipe, method: Method, folder: Path, tell: Callable[..., None]) -> dict[str, Any]:
@@ -227,8 +253,20 @@ def _inference(trained: Trained, prepared: Prepared, template: Template) -> tupl
     return mine / len(rows), base / len(rows)
 
 
-def _claim(out: Path, text: str) -> None:
-    """Make ``out`` the folder of this comparison, or go on with it if it is the same one."""
+def _check_methods(methods: Sequence[Method]) -> None:
+    """Raise GraftuneError for no method, or one twice: results are kept by method and seed."""
+    names = [method.preset for method in methods]
+    if not names or len(set(names)) < len(names):
+        raise GraftuneError(
+            "compare needs methods, each once",
+            received=", ".join(names) or "none",
+            expected="one or more different methods",
+            do="compare options of one method in several folders",
+        )
+
+
+def _check_folder(out: Path, text: str) -> None:
+    """Raise GraftuneError where ``out`` holds another comparison."""
     kept = out / "recipe.yaml"
     if kept.exists() and kept.read_text(encoding="utf-8") != text:
         raise GraftuneError(
@@ -237,7 +275,6 @@ def _claim(out: Path, text: str) -> None:
             expected="the same options, to continue it, or a new folder",
             do="choose another --out",
         )
-    files.write_text(kept, text)
 
 
 def _finished(out: Path) -> set[tuple[str, int]]:

@@ -13,9 +13,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HardPrompt(Method):
-    """A fixed instruction before the input; no parameters. ``pattern`` holds ``{input}`` once."""
+    """A fixed instruction before the input; no parameters.
 
-    pattern: str = "Describe this in one sentence.\n{input}"
+    ``pattern`` holds ``{input}`` once; ``{instruction}`` stands for the task's own words.
+    """
+
+    pattern: str = "{instruction}\n{input}"
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"hard-prompt": {}}
     trainable: ClassVar[bool] = False

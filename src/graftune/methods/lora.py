@@ -32,7 +32,7 @@ class LoRA(Method):
     dora: bool = False
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"lora": {}, "dora": {"dora": True}}
-    learning_rate: ClassVar[float] = 2e-3
+    learning_rate: ClassVar[float] = 2.5e-3
 
     def __post_init__(self) -> None:
         self._at_least(1, "rank")

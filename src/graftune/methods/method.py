@@ -31,8 +31,10 @@ class Method:
     """Base of all methods. A subclass names its presets, its usual learning rate, and builds its parts."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
-    #: AdamW's peak learning rate where the user gives none.
+    #: AdamW's usual peak learning rate on a base of width 768.
     learning_rate: ClassVar[float] = 1e-3
+    #: Whether it falls with the base's width, as it must where an update is summed over that width.
+    falls_with_width: ClassVar[bool] = True
     #: Whether there is anything to train.
     trainable: ClassVar[bool] = True
 
@@ -47,6 +49,11 @@ class Method:
         return "{input}"
 
     @property
+    def front(self) -> bool:
+        """Whether virtual tokens simply precede the text, so that a row without any can be given them."""
+        return True
+
+    @property
     def shots(self) -> int:
         """Number of solved examples shown before the input."""
         return 0
@@ -59,6 +66,10 @@ class Method:
     def build(self, context: Context) -> Build:
         """Make the parts for one base. Raises GraftuneError where the base has no fitting site."""
         raise NotImplementedError
+
+    def usual_rate(self, width: int) -> float:
+        """The peak learning rate where the user gives none, for a base of hidden size ``width``."""
+        return self.learning_rate * (768 / width if self.falls_with_width else 1.0)
 
     def describe(self) -> dict[str, Any]:
         """The method as plain data: its preset name and all its options."""

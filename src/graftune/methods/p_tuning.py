@@ -28,7 +28,8 @@ class PTuning(Method):
     hidden: int | None = None
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"p-tuning": {}}
-    learning_rate: ClassVar[float] = 3e-3
+    learning_rate: ClassVar[float] = 1e-2
+    falls_with_width: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         self._one_of("encoder", ("lstm", "mlp"))
@@ -48,6 +49,10 @@ class PTuning(Method):
     @property
     def template(self) -> str:
         return self.pattern
+
+    @property
+    def front(self) -> bool:
+        return re.fullmatch(r"(\{P:\d+\})+\{input\}", self.pattern) is not None
 
     def build(self, context: Context) -> Build:
         site = context.anatomy.embedding

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -45,7 +46,8 @@ def key_value_grafts(
             part.rows.data.mul_(std)
         build.grafts.append((site, part))
         # Encoder, decoder and cross-attention have a network of their own (as the authors' BART code).
-        groups[f"{site.path.split('.')[0]}-{site.kind}" if context.is_encoder_decoder else ""].append(site)
+        stack = re.split(r"\.\d+\.", site.path)[0]
+        groups[f"{stack}-{site.kind}" if context.is_encoder_decoder else ""].append(site)
     if hidden is not None:
         for sites in groups.values():
             widths = [site.heads * (site.key_width + site.value_width) for site in sites]
@@ -75,7 +77,8 @@ class PrefixTuning(Method):
     shift_positions: bool = False
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"prefix": {}}
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 3e-3
+    falls_with_width: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         self._at_least(1, "length", "hidden")

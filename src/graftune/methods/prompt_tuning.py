@@ -33,7 +33,8 @@ class PromptTuning(Method):
     text: str | None = None
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"prompt": {}}
-    learning_rate: ClassVar[float] = 3e-2
+    learning_rate: ClassVar[float] = 5e-2
+    falls_with_width: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         self._at_least(1, "length")
@@ -52,9 +53,9 @@ class PromptTuning(Method):
 
     def _start(self, context: Context) -> Tensor:
         """The rows at the start, (length, d)."""
-        table = context.embeddings  # (V, d)
         if self.init == "random":
-            return torch.rand(self.length, table.shape[1]) - 0.5
+            return torch.rand(self.length, context.anatomy.embedding.width) - 0.5
+        table = context.embeddings  # (V, d)
         if self.init == "text":
             ids = context.tokens(self.text or "")
             repeated = (ids * (self.length // len(ids) + 1))[: self.length]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +53,17 @@ class AdaptedModel(nn.Module):
         self._prefixes = Prefixes(self.anatomy, self._routing)
         self._handles: dict[str, list[Handle]] = {}
         accepted = inspect.signature(base.forward).parameters
-        # Models that count positions from the ids themselves (a padding index in their table) must go on doing so.
-        counted = any(
-            isinstance(m, nn.Embedding) and m.padding_idx is not None and "position" in path
-            for path, m in self.anatomy.modules.items()
+        # Models that count positions from the ids themselves have a padding index in their table of positions.
+        self._counted = next(
+            (
+                m.padding_idx
+                for path, m in self.anatomy.modules.items()
+                if isinstance(m, nn.Embedding) and m.padding_idx is not None and "position" in path
+            ),
+            None,
         )
         self._caches = "use_cache" in accepted
-        self._positions = "position_ids" in accepted and not base.config.is_encoder_decoder and not counted
+        self._positions = "position_ids" in accepted and not base.config.is_encoder_decoder
         self.train(base.training)
 
     @property
@@ -110,7 +115,14 @@ class AdaptedModel(nn.Module):
         return self.attach(name, adapter)
 
     def attach(self, name: str, adapter: Adapter) -> Adapter:
-        """Register an adapter's hooks under a name."""
+        """Register an adapter's hooks under a name. Raises GraftuneError for a shift of positions that are fixed."""
+        if adapter.offset and not self._positions:
+            raise GraftuneError(
+                "this base does not let its positions be shifted",
+                received=f"{type(adapter.method).__name__} with shifted positions on {type(self.base).__name__}",
+                expected="a base that takes position_ids",
+                do="leave positions where they are: shift_positions=False",
+            )
         handles: list[Handle] = []
         for key, part in adapter.parts.items():
             site = adapter.sites[key]
@@ -181,8 +193,11 @@ class AdaptedModel(nn.Module):
         ``adapters``: one name or None per row, or one for all. Other arguments are the base's own; ids at or
         above the number of embedding rows are virtual tokens. Per-token outputs have the caller's columns.
         """
-        if self.training and self._caches and any(m.training for m in self._checkpointed()):
-            inputs.setdefault("use_cache", False)  # recomputing a layer would fill its cache twice
+        checkpointed = [layer for layer in self._checkpointed() if self.training and layer.training]
+        if checkpointed:
+            _refuse_reentrant(checkpointed)
+            if self._caches:
+                inputs.setdefault("use_cache", False)  # recomputing a layer would fill its cache twice
         with self._routed(adapters, inputs) as (ready, arranged):
             output = self.base(**ready)
         return output if arranged is None else restore(output, arranged, len(self._routing.names))
@@ -261,6 +276,14 @@ class AdaptedModel(nn.Module):
         placed = bool((ids >= rows).any())
         if not placed and (not any(counts) or inputs.get("past_key_values") is not None):
             return None
+        for row, name in enumerate(self._routing.names):
+            if name is not None and not self.adapter(name).method.front and not bool((ids[row] >= rows).any()):
+                raise GraftuneError(
+                    f"row {row} holds no virtual tokens, and its adapter's do not stand in front",
+                    received=f"ids below {rows} for adapter {name!r}",
+                    expected=f"the template {self.adapter(name).method.template!r}, virtual token j as id {rows} + j",
+                    do="encode the text with the adapter's template (graftune.tasks.Template)",
+                )
         tensors = {k: v for k, v in inputs.items() if isinstance(v, Tensor)}
         encoder = not self.base.config.is_encoder_decoder and not self.anatomy.attentions[0].causal
         return arrange(tensors, counts, rows, after_first=encoder)
@@ -272,15 +295,32 @@ class AdaptedModel(nn.Module):
             return None
         positions, mask = kwargs.get("position_ids"), kwargs.get("attention_mask")
         offsets = [0 if n is None else self.adapter(n).offset for n in self._routing.expanded(ids.shape[0])]
+        shift = torch.tensor(offsets, device=ids.device)[:, None]
+        cache = kwargs.get("past_key_values")
+        seen = 0 if cache is None else cache.get_seq_length()
+        if self._counted is not None and positions is None:
+            real = (ids != self._counted).long()
+            counted = (real.cumsum(-1) + seen + shift) * real + self._counted
+            return (args, {**kwargs, "position_ids": counted}) if any(offsets) else None
         padded = positions is None and isinstance(mask, Tensor) and mask.dim() == 2 and bool((mask[:, 0] == 0).any())
         if not padded and not any(offsets):
             return None
         if positions is None:
-            cache = kwargs.get("past_key_values")
-            seen = 0 if cache is None else cache.get_seq_length()
             if mask is None:
                 positions = torch.arange(seen, seen + ids.shape[1], device=ids.device)[None]
             else:
                 positions = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        shift = torch.tensor(offsets, device=ids.device)[:, None]
         return args, {**kwargs, "position_ids": positions + shift}
+
+
+def _refuse_reentrant(layers: list[nn.Module]) -> None:
+    """Reentrant checkpointing gives no gradient to what enters a layer beside its input, as our parts do."""
+    for layer in layers:
+        function = layer._gradient_checkpointing_func
+        if isinstance(function, partial) and function.keywords.get("use_reentrant") is not False:
+            raise GraftuneError(
+                "adapters do not train under reentrant gradient checkpointing",
+                received=f"use_reentrant={function.keywords.get('use_reentrant')}",
+                expected="use_reentrant=False, the default of Transformers",
+                do='base.gradient_checkpointing_enable({"use_reentrant": False})',
+            )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from graftune.errors import GraftuneError
 from graftune.methods.method import Method
 from graftune.parts import Generator, KeyValueRows, ParameterCopy, Rows, Site, TokenRows
 
@@ -49,6 +50,13 @@ class Adapter(nn.Module):
                     known.copies.update(part.copies)
                     known.alias.update(part.alias)
                     continue
+            if key in self.parts:
+                raise GraftuneError(
+                    f"{type(method).__name__} puts two parts at one site",
+                    received=site.key,
+                    expected="one part a site",
+                    do="name the site once in the method's options",
+                )
             self.sites[key] = site
             self.parts[key] = part
         self.generators = nn.ModuleList(generators)

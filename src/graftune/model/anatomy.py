@@ -77,7 +77,8 @@ class Anatomy:
             self.layers.append(_read_layer(number, path, events))
         last = max((i for i, e in enumerate(calls) if layer_index(self, e.path) >= 0), default=len(calls))
         #: Norms between the last layer and the head.
-        self.final_norms = tuple(e.path for e in calls[last + 1 :] if _is_norm(e))
+        after = [e.path for e in calls[last + 1 :] if _is_norm(e)]
+        self.final_norms = tuple(path for path in after if path.split(".")[0] not in self.heads)
 
     @property
     def embedding(self) -> EmbeddingSite:
@@ -91,6 +92,11 @@ class Anatomy:
                 do="use a method without virtual tokens, such as LoRA or prefix-tuning",
             )
         return EmbeddingSite(self.paths[id(module)], module.num_embeddings, module.embedding_dim)
+
+    @property
+    def width(self) -> int:
+        """The width d of the hidden states."""
+        return self.sublayers("attention")[0].width
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -175,7 +181,9 @@ def dummy_inputs(base: PreTrainedModel) -> dict[str, Tensor]:
         }
     # Any valid id does; 1 row, because several need a padding token in some classifiers.
     ids = torch.tensor([[3, 4, 5]], device=device) % base.get_input_embeddings().num_embeddings
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    inputs = {"input_ids": ids}
+    if device.type != "meta":  # where a mask has no values that Transformers could look at
+        inputs["attention_mask"] = torch.ones_like(ids)
     if config.is_encoder_decoder:
         inputs["decoder_input_ids"] = ids
     return inputs

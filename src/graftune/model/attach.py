@@ -159,8 +159,9 @@ def _(part: ParameterCopy, graft: Graft) -> list[Handle]:
 
     def swap(module: nn.Module) -> None:
         for name, copy in part().items():
-            swapped[name] = module._parameters[name]
-            module._parameters[name] = copy
+            original = swapped[name] = module._parameters[name]
+            # A base in bf16 computes in bf16, whatever its trained copies are kept in.
+            module._parameters[name] = copy if original is None else copy.to(original.dtype)
 
     def restore(module: nn.Module) -> None:
         for name, original in swapped.items():

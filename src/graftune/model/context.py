@@ -32,7 +32,7 @@ class Context:
     @property
     def width(self) -> int:
         """The width d of the hidden states."""
-        return self.anatomy.sublayers("attention")[0].width
+        return self.anatomy.width
 
     @property
     def is_encoder_decoder(self) -> bool:

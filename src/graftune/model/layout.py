@@ -49,6 +49,9 @@ class Layout:
         return torch.nn.functional.pad(virtual, (0, embedded.shape[1] - virtual.shape[1]), value=-1)
 
 
+#: Arguments that hold column numbers, and the outputs (B, T) that have an entry a column.
+COLUMNS = ("start_positions", "end_positions")
+SPANS = ("start_logits", "end_logits")
 FILL: Mapping[str, int] = {"labels": -100, "attention_mask": 0, "token_type_ids": 0, "position_ids": 0}
 
 
@@ -79,7 +82,6 @@ def arrange(inputs: Mapping[str, Tensor], counts: Sequence[int], embeddings: int
             begin = start + 1
         else:
             # Everything from the first real token on moves to the right end; padding stays in front of it.
-            kept[b, :start] += 0
             kept[b, start:] += added
             begin = start + added - n
         fresh[b, begin : begin + n] = True
@@ -96,10 +98,12 @@ def arrange(inputs: Mapping[str, Tensor], counts: Sequence[int], embeddings: int
     stand_in = ids.gather(1, first_real.int().argmax(1, keepdim=True)).clamp(max=embeddings - 1)
     result: dict[str, Tensor] = {}
     for name, value in inputs.items():
-        if value.shape[:2] != ids.shape or value.dim() != 2:
-            result[name] = value
-            continue
-        result[name] = widen(name, value)
+        if name in COLUMNS:
+            result[name] = _moved(value, kept, added)
+        elif value.shape != ids.shape or (name == "labels" and value.is_floating_point()):
+            result[name] = value  # not one entry a token; labels of classes may happen to have that shape
+        else:
+            result[name] = widen(name, value)
     if added and mask is None:
         result["attention_mask"] = widen("attention_mask", torch.ones_like(ids))
     if "attention_mask" in result:
@@ -108,6 +112,13 @@ def arrange(inputs: Mapping[str, Tensor], counts: Sequence[int], embeddings: int
     ids_wide = torch.where((virtual >= 0) | ~covered, stand_in, result["input_ids"])
     result["input_ids"] = ids_wide
     return Arranged(result, virtual, kept, added)
+
+
+def _moved(columns: Tensor, kept: Tensor, added: int) -> Tensor:
+    """Column numbers, one a row, where these columns now stand; those outside the batch stay outside."""
+    width = kept.shape[1]
+    inside = columns.view(len(kept), -1).clamp(0, width - 1)
+    return torch.where(columns < width, kept.gather(1, inside).view_as(columns), columns + added)
 
 
 def _check(placed: Tensor, ids: Tensor, counts: Sequence[int], embeddings: int) -> None:
@@ -128,8 +139,9 @@ def restore(output: Any, arranged: Arranged, batch: int) -> Any:
         return output
     width = arranged.kept.shape[1] + arranged.added
 
-    def back(value: Any) -> Any:
-        if isinstance(value, Tensor) and value.dim() >= 2 and value.shape[:2] == (batch, width):
+    def back(value: Any, least: int = 3) -> Any:
+        # Scores of classes (B, C) may happen to have as many entries as there are columns.
+        if isinstance(value, Tensor) and value.dim() >= least and value.shape[:2] == (batch, width):
             index = arranged.kept.view(*arranged.kept.shape, *[1] * (value.dim() - 2))
             return value.gather(1, index.expand(-1, -1, *value.shape[2:]))
         return value
@@ -138,5 +150,5 @@ def restore(output: Any, arranged: Arranged, batch: int) -> Any:
         if name == "hidden_states" and isinstance(value, tuple):
             output[name] = tuple(back(v) for v in value)
         elif isinstance(value, Tensor):
-            output[name] = back(value)
+            output[name] = back(value, 2 if name in SPANS else 3)
     return output

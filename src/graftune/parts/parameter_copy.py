@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 
 class ParameterCopy(nn.Module):
-    """Copies of some parameters of one module; they start equal to the base's.
+    """Copies of some parameters of one module; they start equal to the base's, and are kept in fp32.
 
     ``alias`` names parameters whose copy another part owns (tied weights are copied once).
     """
 
     def __init__(self, values: Mapping[str, Tensor], alias: Mapping[str, nn.Parameter] | None = None) -> None:
         super().__init__()
-        self.copies = nn.ParameterDict({name: nn.Parameter(v.detach().clone()) for name, v in values.items()})
+        self.copies = nn.ParameterDict({name: nn.Parameter(v.detach().float().clone()) for name, v in values.items()})
         # A plain dict: the owner registers these parameters, and each must be counted and stored once.
         self.alias = dict(alias or {})
 

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from graftune.errors import GraftuneError
+from graftune.model.adapted import AdaptedModel
 from graftune.tasks import metrics
 from graftune.tasks.batches import by_length, inputs
 from graftune.tasks.data import Row, bad_lines
 from graftune.tasks.label_words import LabelWords, label_words
-from graftune.model.adapted import AdaptedModel
 from graftune.tasks.task import (
     Evaluation,
     Features,
@@ -57,6 +57,10 @@ class Classify(Task):
             # Recipes may write labels as numbers; the data has them as text.
             self.verbalizer = {str(label): str(word) for label, word in self.verbalizer.items()}
             self._learn(self.verbalizer)
+
+    @property
+    def instruction(self) -> str:
+        return f"Which one is this: {', '.join(self._word(label) for label in self._known())}?"
 
     @property
     def auto_class(self) -> str:

@@ -46,6 +46,26 @@ def choose(columns: Sequence[str], input: str | None, target: str | None) -> tup
     )
 
 
+def choose_input(columns: Sequence[str], input: str | None) -> str:
+    """The name of the input column where no target is needed: the one named, the usual one, or the only one.
+
+    Raises GraftuneError for a column that does not exist, and where none of several is usual.
+    """
+    if input is not None:
+        if input not in columns:
+            raise unknown("column", input, columns)
+        return input
+    usual = _usual(INPUTS, columns) or list(columns)
+    if len(usual) > 1 and not _usual(INPUTS, columns):
+        raise GraftuneError(
+            "cannot guess which column holds the input",
+            received=f"columns {_listed(columns)}",
+            expected=f"one of {_listed(INPUTS)}",
+            do="name the column: --input COLUMN",
+        )
+    return usual[0]
+
+
 def _usual(names: Sequence[str], columns: Sequence[str]) -> list[str]:
     """The columns that carry a usual name, in the order of the table of names."""
     return [column for name in names for column in columns if column.lower() == name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,24 @@ def read(source: str | Path, input: str | None = None, target: str | None = None
     Raises GraftuneError: missing file, unknown extension, unknown or unguessable column, bad lines
     (all of a file are collected into one error), no rows.
     """
+    raw = _records(source)
+    chosen_input, chosen_target, guessed = columns.choose(raw.columns, input, target)
+    found = _texts(source, raw, (chosen_input, chosen_target))
+    rows = [Row(question, answer, line) for line, (question, answer) in found]
+    return Table(rows, chosen_input, chosen_target, guessed, str(source), fingerprint(rows))
+
+
+def read_inputs(source: str | Path, input: str | None = None) -> list[str]:
+    """Only the inputs of a source that `read` reads; it may have no target.
+
+    Raises GraftuneError as `read` does.
+    """
+    raw = _records(source)
+    column = columns.choose_input(raw.columns, input)
+    return [text for _, (text,) in _texts(source, raw, (column,))]
+
+
+def _records(source: str | Path) -> sources.Raw:
     raw = sources.load(source)
     if not raw.records:
         if raw.problems:
@@ -50,19 +68,22 @@ def read(source: str | Path, input: str | None = None, target: str | None = None
         raise GraftuneError(
             "the data has no rows", received=str(source), expected="at least one row", do="check the source"
         )
-    chosen_input, chosen_target, guessed = columns.choose(raw.columns, input, target)
-    rows: list[Row] = []
+    return raw
+
+
+def _texts(source: str | Path, raw: sources.Raw, names: Sequence[str]) -> list[tuple[int, list[str]]]:
+    """Line and texts of these columns for every record; all bad lines in one error."""
+    found: list[tuple[int, list[str]]] = []
     problems = dict(raw.problems)
     for line, values in raw.records:
-        cells = {name: _cell(values, name) for name in (chosen_input, chosen_target)}
-        wrong = [cell.problem for cell in cells.values() if cell.problem]
-        if wrong:
+        cells = [_cell(values, name) for name in names]
+        if wrong := [cell.problem for cell in cells if cell.problem]:
             problems[line] = "; ".join(wrong)
         else:
-            rows.append(Row(cells[chosen_input].text, cells[chosen_target].text, line))
+            found.append((line, [cell.text for cell in cells]))
     if problems:
-        raise bad_lines(str(source), problems)
-    return Table(rows, chosen_input, chosen_target, guessed, str(source), fingerprint(rows))
+        raise bad_lines(str(source), problems, names)
+    return found
 
 
 def grouped(rows: Iterable[Row]) -> list[Row]:
@@ -87,7 +108,7 @@ def fingerprint(rows: Iterable[Row]) -> str:
     return digest.hexdigest()[:16]
 
 
-def bad_lines(source: str, problems: Mapping[int, str]) -> GraftuneError:
+def bad_lines(source: str, problems: Mapping[int, str], columns: Sequence[str] = ("input", "target")) -> GraftuneError:
     """One error for all bad lines of a source: the first ones in full, then how many more."""
     shown = [f"line {line}: {problems[line]}" for line in sorted(problems)[:SHOWN]]
     more = len(problems) - len(shown)
@@ -96,7 +117,7 @@ def bad_lines(source: str, problems: Mapping[int, str]) -> GraftuneError:
     return GraftuneError(
         f"{source}: {len(problems)} bad line{'s' if len(problems) > 1 else ''}",
         received=("\n" + " " * len("  received: ")).join(shown),
-        expected="on every line one row with an input and a target that are not empty",
+        expected="on every line one row with " + " and ".join(columns) + ", not empty",
         do="correct or delete these lines",
     )
 

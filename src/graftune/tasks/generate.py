@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from graftune.errors import GraftuneError, unknown
+from graftune.model.adapted import AdaptedModel
 from graftune.tasks import metrics
 from graftune.tasks.batches import IGNORED, by_length, inputs, pad
 from graftune.tasks.data import Row, grouped
-from graftune.model.adapted import AdaptedModel
 from graftune.tasks.task import (
     Evaluation,
     Features,
@@ -60,6 +60,10 @@ class Generate(Task):
 
             if self.tokenize not in BLEU.TOKENIZERS:
                 raise unknown("BLEU tokenizer", self.tokenize, BLEU.TOKENIZERS)
+
+    @property
+    def instruction(self) -> str:
+        return "Describe this in one sentence."
 
     @property
     def auto_class(self) -> str:

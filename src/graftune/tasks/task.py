@@ -47,6 +47,11 @@ class Task(ABC):
     """The primary metric; higher is better."""
 
     @property
+    def instruction(self) -> str:
+        """What to do, in words: the hard prompt where the user gives none."""
+        return "Read this and answer."
+
+    @property
     @abstractmethod
     def auto_class(self) -> str:
         """The Transformers Auto class that loads a base for this task."""

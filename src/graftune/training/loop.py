@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import torch
 
@@ -15,7 +19,10 @@ from graftune.model.adapted import AdaptedModel
 from graftune.tasks.task import Features, Task, evaluating, pad_id, to_device
 from graftune.training import state
 from graftune.training.batching import Batches
-from graftune.training.state import Progress
+from graftune.training.state import Log, Progress
+
+CHECKPOINT = "checkpoint"
+LOG = "log.jsonl"
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,32 @@ def mean_loss(
     return total / weight
 
 
+@contextmanager
+def held_interrupt() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C waits for the end of a step: in the middle of one there is no state to go on from.
+
+    Yields a function that tells whether it was pressed; pressed again, it stops the block at once.
+    """
+    pressed = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    before = signal.getsignal(signal.SIGINT)
+    # Only the main thread may set a handler, and an ignored signal stays ignored.
+    held = threading.current_thread() is threading.main_thread() and callable(before)
+    if held:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: pressed
+    finally:
+        if held:
+            signal.signal(signal.SIGINT, before)
+
+
 def fit(
     model: AdaptedModel,
     name: str,
@@ -78,14 +111,14 @@ def fit(
     budget: Budget,
     *,
     watch: Watch,
-    checkpoint: Path | None = None,
+    folder: Path | None = None,
     resume: bool = False,
 ) -> Progress:
     """Train the adapter ``name`` for ``budget.steps`` steps of AdamW.
 
-    ``held_out`` gives the evaluation points of the curve. With ``checkpoint`` the state is written every
-    ``checkpoint_every`` steps and on Ctrl-C, and ``resume`` goes on from it.
-    Raises GraftuneError when the loss is no longer a number.
+    ``held_out`` gives the evaluation points of the curve. ``folder`` gets the log, a line per step, and a
+    checkpoint every ``checkpoint_every`` steps and on Ctrl-C; ``resume`` goes on from that.
+    Raises GraftuneError when the loss or its gradient is no longer a number.
     """
     parameters = model.parameters_of(name)
     adapter = model.adapter(name)
@@ -102,11 +135,13 @@ def fit(
     pad = pad_id(tokenizer) if padding is None else padding
     torch.manual_seed(budget.seed)
     progress = Progress()
+    checkpoint = None if folder is None else folder / CHECKPOINT
     if resume and checkpoint is not None and checkpoint.exists():
         progress = state.load(checkpoint, adapter, optimizer)
+    log = Log(None if folder is None else folder / LOG, progress.curve)
     model.train()
     began, before = time.monotonic(), progress.seconds
-    try:
+    with held_interrupt() as interrupted:
         while progress.step < budget.steps:
             step = progress.step
             rate = budget.lr * schedule(step, budget.steps, budget.warmup)
@@ -115,15 +150,15 @@ def fit(
             batch = to_device(task.collate([features[i] for i in batches[step]], pad), model)
             loss = task.loss(model(**task.inputs(batch), adapters=name), batch)
             value = loss.item()
-            if not math.isfinite(value):
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(parameters, budget.clip)
+            if not (math.isfinite(value) and torch.isfinite(norm)):
                 raise GraftuneError(
                     f"the loss is no longer a number at step {step + 1}",
-                    received=value,
-                    expected="a finite loss",
+                    received=f"loss {value}, gradient norm {norm.item()}",
+                    expected="finite numbers",
                     do="lower the learning rate (--lr)",
                 )
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, budget.clip)
             optimizer.step()
             optimizer.zero_grad()
             progress.step += 1
@@ -134,15 +169,16 @@ def fit(
                 paused = time.monotonic()
                 eval_loss = mean_loss(model, name, task, held_out, pad, 2 * budget.batch_size)
                 began += time.monotonic() - paused  # evaluation is not training time
-            progress.curve.append({"step": progress.step, "loss": value, "eval_loss": eval_loss})
+            point = {"step": progress.step, "loss": value, "eval_loss": eval_loss}
+            progress.curve.append(point)
+            log.add(point)
+            stop = interrupted()
+            due = budget.checkpoint_every and progress.step % budget.checkpoint_every == 0
+            if checkpoint is not None and (due or stop):
+                state.save(checkpoint, adapter, optimizer, progress)
+            if stop:
+                raise KeyboardInterrupt
             speed = progress.tokens / max(progress.seconds, 1e-9)
             watch(Report(progress.step, budget.steps, value, rate, speed, eval_loss))
-            if checkpoint is not None and budget.checkpoint_every and progress.step % budget.checkpoint_every == 0:
-                state.save(checkpoint, adapter, optimizer, progress)
-    except KeyboardInterrupt:
-        if checkpoint is not None:
-            state.save(checkpoint, adapter, optimizer, progress)
-        raise
-    finally:
-        model.eval()
+    model.eval()
     return progress

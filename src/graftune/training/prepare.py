@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -13,7 +14,7 @@ from graftune.bases.loading import load_base, load_tokenizer
 from graftune.errors import GraftuneError
 from graftune.methods.method import Method
 from graftune.tasks import registry
-from graftune.tasks.data import Row, Table, grouped, read
+from graftune.tasks.data import Row, Table, fingerprint, grouped, read
 from graftune.tasks.task import Task
 from graftune.tasks.template import Template
 from graftune.training.recipe import Recipe
@@ -52,8 +53,28 @@ def read_tables(recipe: Recipe) -> Tables:
             do="give the missing one",
         )
     train = read(recipe.train or data.path("train"), recipe.input, recipe.target)
-    eval_ = read(recipe.eval or data.path("dev"), recipe.input, recipe.target)
-    return Tables(_sample(train, recipe.train_rows, recipe.seed), _sample_inputs(eval_, recipe.eval_rows))
+    return Tables(_sample(train, recipe.train_rows, recipe.seed), read_eval(recipe))
+
+
+def read_eval(recipe: Recipe) -> Table:
+    """The evaluation data of a recipe. Raises GraftuneError for bad data."""
+    table = read(recipe.eval or data.path("dev"), recipe.input, recipe.target)
+    return _sample_inputs(table, recipe.eval_rows)
+
+
+def announce(tables: Tables, recipe: Recipe, say: Callable[[str], None]) -> None:
+    """Say aloud what was chosen for the user: the embedded data, or guessed columns."""
+    if recipe.train is None:
+        say("no data given: using the embedded table-to-text set")
+        return
+    for table in (tables.train, tables.eval):
+        announce_guess(table, say)
+
+
+def announce_guess(table: Table, say: Callable[[str], None]) -> None:
+    """Say aloud which columns were guessed."""
+    if table.guessed:
+        say(f"{table.source}: {table.input!r} -> {table.target!r} (guessed; name them with --input and --target)")
 
 
 def _sample(table: Table, count: int | None, seed: int) -> Table:
@@ -73,10 +94,6 @@ def _sample_inputs(table: Table, count: int | None) -> Table:
 
 
 def _with_rows(table: Table, rows: list[Row]) -> Table:
-    from dataclasses import replace
-
-    from graftune.tasks.data import fingerprint
-
     return replace(table, rows=rows, fingerprint=fingerprint(rows))
 
 
@@ -88,10 +105,25 @@ def task_of(recipe: Recipe, method: Method) -> Task:
     return registry.make(recipe.task, **options)
 
 
-def prepare(recipe: Recipe, task: Task, tables: Tables) -> Prepared:
-    """Check the data against the task, then load tokenizer and base."""
+def prepare(
+    recipe: Recipe,
+    task: Task,
+    tables: Tables,
+    base: PreTrainedModel | None = None,
+    tokenizer: Any = None,
+) -> Prepared:
+    """Check the data against the task, then load tokenizer and base, if they are not given."""
     task.prepare(tables.train.rows)
     task.check(tables.eval.rows)
+    if base is not None:
+        if tokenizer is None:
+            raise GraftuneError(
+                "a base given as a model needs its tokenizer",
+                received="tokenizer=None",
+                expected="the tokenizer that belongs to it",
+                do="pass tokenizer=…, or the name of the base",
+            )
+        return Prepared(base, tokenizer, task, tables)
     tokenizer = load_tokenizer(recipe.base)
     base = load_base(recipe.base, task, tokenizer, recipe.precision, recipe.seed)
     return Prepared(base, tokenizer, task, tables)
@@ -99,7 +131,7 @@ def prepare(recipe: Recipe, task: Task, tables: Tables) -> Prepared:
 
 def template_of(method: Method, task: Task, rows: list[Row], seed: int) -> Template:
     """The method's template, with its solved examples in front."""
-    text = method.template
+    text = method.template.replace("{instruction}", Template.literal(task.instruction))
     if method.shots:
         if method.shots > len(rows):
             raise GraftuneError(

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from graftune.errors import GraftuneError, unknown
 
+if TYPE_CHECKING:
+    from graftune.methods.method import Method
+
 #: Keys of a method's section that belong to training rather than to the method.
-TRAINING_KEYS = ("lr",)
+TRAINING_KEYS: dict[str, Any] = {"lr": Annotated[float, Field(gt=0)]}
+_LENIENT = ConfigDict(coerce_numbers_to_str=True)
 
 
 class Recipe(BaseModel):
     """What to train on what, for how long. ``sections`` holds options per method and per task."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, coerce_numbers_to_str=True)
 
+    method: str | None = None
+    methods: list[str] | None = None
+    seeds: int | None = Field(None, ge=1)
     base: str = "tiny-decoder"
     task: str = "generate"
     train: str | None = None
@@ -42,6 +50,17 @@ class Recipe(BaseModel):
     threads: int | None = Field(None, ge=1)
     sections: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _one_length(self) -> Recipe:
+        if self.max_steps is not None and self.epochs is not None:
+            raise GraftuneError(
+                "max_steps and epochs exclude each other",
+                received=f"max_steps={self.max_steps}, epochs={self.epochs:g}",
+                expected="one of them",
+                do="leave one out",
+            )
+        return self
+
     def section(self, name: str) -> dict[str, Any]:
         """The options of one method or task, without those of training."""
         return {k: v for k, v in self.sections.get(name, {}).items() if k not in TRAINING_KEYS}
@@ -53,8 +72,11 @@ class Recipe(BaseModel):
 
 
 def scalar(text: str) -> Any:
-    """A value as YAML reads it, with 1e-3 a number too."""
-    value = yaml.safe_load(text)
+    """A value as YAML reads it, with 1e-3 a number too; text that is no YAML stands for itself."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
     if isinstance(value, str):
         try:
             return float(value)
@@ -71,41 +93,62 @@ def _section_names() -> set[str]:
     return set(PRESETS) | set(TASKS)
 
 
-def load(path: str | None, flags: dict[str, Any], settings: tuple[str, ...] = (), chosen: str | None = None) -> Recipe:
+def load(path: str | None, flags: dict[str, Any], settings: tuple[str, ...] = (), method: str | None = None) -> Recipe:
     """A recipe from a YAML file, command-line flags over it, and ``key=value`` settings over both.
 
-    ``chosen`` is the one method of a training run: a setting for another one is an error.
-    Raises GraftuneError for unreadable YAML, unknown keys (with the nearest known one) and bad values.
+    ``method`` is what a training run trains where neither file nor flags say it; a setting for another
+    method than the one trained is an error. Raises GraftuneError for unreadable YAML, unknown keys (with the
+    nearest known one) and bad values.
     """
     data: dict[str, Any] = {}
-    if path is not None:
-        data = _read(Path(path))
-    names = _section_names()
     sections: dict[str, dict[str, Any]] = {}
-    for key in list(data):
-        if key in names:
-            if not isinstance(data[key], dict):
-                raise GraftuneError(f"recipe section {key!r} must hold options", received=repr(data.pop(key)))
-            sections[key] = data.pop(key)
-        elif key not in Recipe.model_fields:
-            raise unknown("recipe key", key, (set(Recipe.model_fields) - {"sections"}) | names)
-    for name, value in data.pop("sections", {}).items():
-        sections[name] = {**value, **sections.get(name, {})}
-    data |= {key: value for key, value in flags.items() if value is not None}
+    names = _section_names()
+    given = {key: value for key, value in flags.items() if value is not None}
+    for source in ({} if path is None else _read(Path(path)), given):
+        if "epochs" in source or "max_steps" in source:  # a flag replaces the file's length, however it is written
+            data = {key: value for key, value in data.items() if key not in ("epochs", "max_steps")}
+        for key, value in source.items():
+            if key in names:
+                if not isinstance(value, dict):
+                    raise GraftuneError(
+                        f"recipe section {key!r} must hold options",
+                        received=repr(value),
+                        expected="indented key: value lines",
+                    )
+                sections.setdefault(key, {}).update(value)
+            elif key in Recipe.model_fields and key != "sections":
+                data[key] = value
+            else:
+                raise unknown("recipe key", str(key), (set(Recipe.model_fields) - {"sections"}) | names)
+    if method is not None and data.get("method") is None:
+        data["method"] = method
     for setting in settings:
-        _apply(setting, data, sections, names, chosen)
-    _check_sections(sections)
+        _apply(setting, data, sections, names)
     try:
-        return Recipe(**data, sections=sections)
+        recipe = Recipe(**data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise GraftuneError(
-            f"recipe: bad value for {where!r}",
-            received=repr(first["input"]),
-            expected=first["msg"].lower(),
-            do=f"change {where!r}",
-        ) from error
+        raise _bad_value("recipe: bad value for", error) from error
+    for name in filter(None, (recipe.method, *(recipe.methods or ()))):
+        _known(name)
+    return recipe.model_copy(update={"sections": _checked(sections)})
+
+
+def _known(name: str) -> None:
+    from graftune.methods.method import PRESETS
+
+    if name not in PRESETS:
+        raise unknown("method", name, PRESETS)
+
+
+def _bad_value(problem: str, error: ValidationError, key: str = "") -> GraftuneError:
+    first = error.errors()[0]
+    where = key or ".".join(map(str, first["loc"]))
+    return GraftuneError(
+        f"{problem} {where!r}",
+        received=repr(first["input"]),
+        expected=first["msg"][0].lower() + first["msg"][1:],
+        do=f"change {where!r}",
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -122,13 +165,7 @@ def _read(path: Path) -> dict[str, Any]:
     return data
 
 
-def _apply(
-    setting: str,
-    data: dict[str, Any],
-    sections: dict[str, dict[str, Any]],
-    names: set[str],
-    chosen: str | None,
-) -> None:
+def _apply(setting: str, data: dict[str, Any], sections: dict[str, dict[str, Any]], names: set[str]) -> None:
     key, equals, text = setting.partition("=")
     if not equals or not key:
         raise GraftuneError("--set needs key=value", received=repr(setting), expected="for example lora.rank=4")
@@ -139,37 +176,69 @@ def _apply(
             raise unknown("recipe key", key, set(Recipe.model_fields) - {"sections"})
         data[key] = value
         return
+    chosen = data.get("method")
     if section == "method" and chosen is not None:
         section = chosen
     if section not in names:
         raise unknown("recipe section", section, names)
     from graftune.methods.method import PRESETS
 
-    if chosen is not None and section in PRESETS and section != chosen:
+    if chosen in PRESETS and section in PRESETS and section != chosen:
+        same = f"{chosen}.{option}, or " if option in _types(chosen) else ""
         raise GraftuneError(
             f"--set {setting} belongs to another method",
             received=f"an option of {section!r} while training {chosen!r}",
             expected=f"{chosen}.key=value",
-            do=f"did you mean {chosen}.{option}, or --method {section}?",
+            do=f"did you mean {same}--method {section}?",
         )
+    if isinstance(value, dict) and _types(section).get(option) in (str, str | None):
+        value = text  # a template such as {input} looks like a YAML mapping
     sections.setdefault(section, {})[option] = value
 
 
-def _check_sections(sections: dict[str, dict[str, Any]]) -> None:
-    """Every option of every section must exist, whether that method runs or not."""
+def _types(name: str) -> dict[str, Any]:
+    """The options of a method or task, with their types."""
+    from graftune.methods.method import PRESETS
+    from graftune.tasks.registry import TASKS
+
+    if name in PRESETS:
+        return {**get_type_hints(PRESETS[name][0]), **TRAINING_KEYS}
+    return get_type_hints(TASKS[name])
+
+
+def _checked(sections: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The sections, every option known and of its type, whether that method runs or not."""
     from graftune.methods.method import PRESETS, make
     from graftune.tasks import registry
 
+    typed: dict[str, dict[str, Any]] = {}
     for name, options in sections.items():
+        types = _types(name)
+        typed[name] = {}
+        for key, value in options.items():
+            try:
+                adapter = TypeAdapter(types.get(key, Any), config=_LENIENT)
+                typed[name][key] = adapter.validate_python(value)
+            except ValidationError as error:
+                raise _bad_value("bad value for", error, f"{name}.{key}") from error
         if name in PRESETS:
-            make(name, **{k: v for k, v in options.items() if k not in TRAINING_KEYS})
-        elif name in registry.TASKS:
-            registry.make(name, **options)
+            make(name, **{k: v for k, v in typed[name].items() if k not in TRAINING_KEYS})
         else:
-            raise unknown("recipe section", name, _section_names())
+            registry.make(name, **typed[name])
+    return typed
 
 
-def dump(recipe: Recipe, **extra: Any) -> str:
+def with_methods(recipe: Recipe, chosen: Sequence[Method], **changes: Any) -> Recipe:
+    """The recipe with every option of these methods written out."""
+    sections = dict(recipe.sections)
+    for method in chosen:
+        fixed = type(method).presets.get(method.preset, {})
+        options = {k: v for k, v in method.describe().items() if k != "method" and k not in fixed}
+        sections[method.preset] = {**sections.get(method.preset, {}), **options}
+    return recipe.model_copy(update={**changes, "sections": _checked(sections)})
+
+
+def dump(recipe: Recipe) -> str:
     """The resolved recipe as YAML, one section per method and task, ready to be run again."""
     data = recipe.model_dump(exclude={"sections"}, exclude_none=True)
-    return yaml.safe_dump({**extra, **data, **recipe.sections}, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump({**data, **recipe.sections}, sort_keys=False, allow_unicode=True)

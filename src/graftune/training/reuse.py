@@ -28,14 +28,12 @@ class Ready:
     task: Task
     template: Template
     adapter: str | None
-
-    @property
-    def max_length(self) -> int | None:
-        """The number of positions the base has."""
-        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+    max_length: int | None
 
     def evaluate(self, table: Table, batch_size: int, progress: Progress | None = None) -> Evaluation:
-        """Metrics and predictions on a table of rows."""
+        """Metrics and predictions on a table of rows, whose labels are all that the plain base knows."""
+        if self.adapter is None:
+            self.task.prepare(table.rows)
         self.task.check(table.rows)
         return self.task.evaluate(
             self.model,
@@ -63,12 +61,13 @@ def ready(
     *,
     base: str | None = None,
     task: str | None = None,
-    precision: str = "auto",
-    options: dict[str, Any] | None = None,
+    precision: str | None = None,
+    options: dict[str, dict[str, Any]] | None = None,
 ) -> Ready:
-    """Load an adapter with its base. What its card does not say must be given.
+    """Load an adapter with its base. What its card does not say must be given; what is given goes first.
 
-    Raises GraftuneError for a missing or damaged adapter, another base, or a task that is not known.
+    ``options`` are those of tasks, by task. Raises GraftuneError for a missing or damaged adapter, another base,
+    or a task that is not known.
     """
     use: dict[str, Any] = {}
     if adapter is not None:
@@ -90,11 +89,16 @@ def ready(
             do="name the adapter's base",
         )
     known = use.get("task")
-    if known is not None and task in (None, known["task"]):
-        chosen = registry.from_state(known)
+    task = task or (known["task"] if known else "generate")
+    own = (options or {}).get(task, {})
+    if adapter is None and task == "classify":  # the plain base has no trained head, but words
+        own = {"verbalize": True, **own}
+    if known is not None and task == known["task"]:
+        chosen = registry.from_state({**known, "options": {**known["options"], **own}})
     else:
-        chosen = registry.make(task or "generate", **(options or {}))
+        chosen = registry.make(task, **own)
     tokenizer = load_tokenizer(base)
+    precision = precision or use.get("precision", "auto")
     model = AdaptedModel(load_base(base, chosen, tokenizer, precision), tokenizer)
     if adapter is not None:
         loaded = checkpoint.load(model, NAME, Path(adapter))
@@ -102,4 +106,12 @@ def ready(
     else:
         text = "{input}"
     model.eval()
-    return Ready(model, tokenizer, chosen, Template(text), None if adapter is None else NAME)
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return Ready(
+        model,
+        tokenizer,
+        chosen,
+        Template(text),
+        None if adapter is None else NAME,
+        use.get("max_length") or positions,
+    )

@@ -21,7 +21,7 @@ from graftune.model.adapter import Count
 from graftune.tasks.task import Evaluation, Features, first_virtual_id
 from graftune.training import recipe as recipes
 from graftune.training.loop import Budget, Report, Watch, fit
-from graftune.training.prepare import Prepared, prepare, read_tables, task_of, template_of
+from graftune.training.prepare import Prepared, announce, prepare, read_tables, task_of, template_of
 from graftune.training.recipe import Recipe
 from graftune.training.state import Progress
 
@@ -57,20 +57,14 @@ def quiet(_: object) -> None:
     """Nobody watches."""
 
 
-def budget_of(recipe: Recipe, method: Method, rows: int) -> Budget:
-    """Steps and rates for a method on that many training rows."""
-    if recipe.max_steps is not None and recipe.epochs is not None:
-        raise GraftuneError(
-            "max_steps and epochs exclude each other",
-            received=f"max_steps={recipe.max_steps}, epochs={recipe.epochs}",
-            expected="one of them",
-        )
+def budget_of(recipe: Recipe, method: Method, rows: int, width: int) -> Budget:
+    """Steps and rates for a method on that many training rows, on a base of that width."""
     per_epoch = -(-rows // recipe.batch_size)
     steps = recipe.max_steps or max(1, round((recipe.epochs or DEFAULT_EPOCHS) * per_epoch))
     return Budget(
         steps=steps if method.trainable else 0,
         batch_size=recipe.batch_size,
-        lr=recipe.learning_rate(method.preset, method.learning_rate),
+        lr=recipe.learning_rate(method.preset, method.usual_rate(width)),
         warmup=recipe.warmup,
         weight_decay=recipe.weight_decay,
         clip=recipe.clip,
@@ -103,20 +97,25 @@ def train_adapter(
     method: Method,
     *,
     watch: Watch = quiet,
-    checkpoint: Path | None = None,
+    folder: Path | None = None,
     resume: bool = False,
+    begin: Callable[[], None] = lambda: None,
 ) -> Trained:
-    """Attach the method to the base and train it; the caller closes the model."""
+    """Attach the method to the base and train it; the caller closes the model.
+
+    ``begin`` is called when everything has been checked and nothing has been written.
+    """
     model = AdaptedModel(prepared.base, prepared.tokenizer)
     labels = tuple(getattr(prepared.task, "labels", ()) or ())
     name = "trained"
     heads = prepared.task.head_names(prepared.base) if method.trainable else ()
     model.add(name, method, heads=heads, labels=labels, seed=recipe.seed)
     try:
-        budget = budget_of(recipe, method, len(prepared.tables.train.rows))
+        budget = budget_of(recipe, method, len(prepared.tables.train.rows), model.anatomy.width)
         features, held = encode(prepared, recipe, method, model)
         count = model.count(name)
         progress = Progress()
+        begin()
         if budget.steps:
             progress = fit(
                 model,
@@ -127,7 +126,7 @@ def train_adapter(
                 prepared.tokenizer,
                 budget,
                 watch=watch,
-                checkpoint=checkpoint,
+                folder=folder,
                 resume=resume,
             )
     except BaseException:
@@ -155,10 +154,16 @@ def evaluate(
 
 
 def use_of(trained: Trained, prepared: Prepared, recipe: Recipe) -> dict[str, Any]:
-    """What it takes to use the adapter later: base, task with its labels, and template."""
+    """What it takes to use the adapter later as the run did."""
     method = trained.model.adapter(trained.name).method
     template = template_of(method, prepared.task, prepared.tables.train.rows, recipe.seed)
-    return {"base": recipe.base, "task": prepared.task.state(), "template": template.text}
+    return {
+        "base": recipe.base,
+        "task": prepared.task.state(),
+        "template": template.text,
+        "max_length": recipe.max_length,
+        "precision": recipe.precision,
+    }
 
 
 def versions() -> dict[str, str]:
@@ -167,8 +172,8 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
-def claim(out: Path, text: str, resume: bool) -> None:
-    """Make ``out`` this run's folder. Raises GraftuneError where it holds another run, or one already."""
+def check_folder(out: Path, text: str, resume: bool) -> None:
+    """Raise GraftuneError where ``out`` holds another run, or one already."""
     kept = out / "recipe.yaml"
     if kept.exists():
         if kept.read_text(encoding="utf-8") != text and resume:
@@ -185,7 +190,6 @@ def claim(out: Path, text: str, resume: bool) -> None:
                 expected="a new folder",
                 do="continue it with --resume, or choose another --out",
             )
-    files.write_text(kept, text)
 
 
 def train(
@@ -210,34 +214,22 @@ def train(
     named = base if isinstance(base, str) else base.config.name_or_path
     recipe = recipe or recipes.load(None, {"base": named, **options})
     tables = read_tables(recipe)
-    for table in (tables.train, tables.eval):
-        if table.guessed:
-            say(
-                f"{table.source}: reading {table.input!r} -> {table.target!r} (guessed; name them with --input and --target)"
-            )
+    announce(tables, recipe, say)
     task = task_of(recipe, method)
     task.prepare(tables.train.rows)
     task.check(tables.eval.rows)
     out = Path(out)
-    settings = {
-        **recipe.sections,
-        method.preset: {**recipe.sections.get(method.preset, {}), **_plain(method)},
-    }
-    resolved = recipe.model_copy(update={"sections": settings})
-    claim(out, recipes.dump(resolved, method=method.preset), resume)
-    if isinstance(base, str):
-        prepared = prepare(recipe, task, tables)
-    else:
-        if tokenizer is None:
-            raise GraftuneError("train needs the tokenizer of a base given as a model", do="pass tokenizer=…")
-        prepared = Prepared(base, tokenizer, task, tables)
+    resolved = recipes.dump(recipes.with_methods(recipe, [method], method=method.preset))
+    check_folder(out, resolved, resume)
+    prepared = prepare(recipe, task, tables, None if isinstance(base, str) else base, tokenizer)
     trained = train_adapter(
         prepared,
         recipe,
         method,
         watch=watch,
-        checkpoint=out / "checkpoint",
+        folder=out,
         resume=resume,
+        begin=lambda: files.write_text(out / "recipe.yaml", resolved),
     )
     try:
         if trained.truncated:
@@ -255,17 +247,9 @@ def train(
     return Run(out, trained.count, evaluation.metrics, trained.progress)
 
 
-def _plain(method: Method) -> dict[str, Any]:
-    fixed = type(method).presets.get(method.preset, {})
-    described = {k: v for k, v in method.describe().items() if k != "method" and k not in fixed}
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in described.items()}
-
-
 def _write_record(out: Path, trained: Trained, prepared: Prepared, evaluation: Evaluation) -> None:
     from graftune.training.plot import curve_svg
 
-    lines = [json.dumps(point) for point in trained.progress.curve]
-    files.write_text(out / "log.jsonl", "".join(f"{line}\n" for line in lines))
     predictions = [json.dumps(p, ensure_ascii=False) for p in evaluation.predictions]
     files.write_text(out / "predictions.jsonl", "".join(f"{line}\n" for line in predictions))
     if trained.progress.curve:

@@ -29,6 +29,25 @@ class Progress:
     curve: list[dict[str, Any]] = field(default_factory=list)
 
 
+class Log:
+    """``log.jsonl``: a line per step, added as it is made. A resumed run drops those after its checkpoint."""
+
+    def __init__(self, path: Path | None, curve: list[dict[str, Any]]) -> None:
+        self.path = path
+        if path is not None:
+            files.write_text(path, "".join(map(_line, curve)))
+
+    def add(self, point: dict[str, Any]) -> None:
+        """Append one step."""
+        if self.path is not None:
+            with files.disk_errors(self.path), self.path.open("a", encoding="utf-8") as file:
+                file.write(_line(point))
+
+
+def _line(point: dict[str, Any]) -> str:
+    return json.dumps(point) + "\n"
+
+
 def save(path: Path, adapter: Adapter, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
     """Write parameters, optimizer and random state as one folder, at once or not at all."""
     tensors = {f"adapter.{n}": p.detach().contiguous() for n, p in adapter.named_parameters()}
