@@ -22,6 +22,7 @@ from transformers import (
 
 from families import base, batch
 from graftune.errors import GraftuneError
+from graftune.methods import PrefixTuning
 from graftune.model.adapted import AdaptedModel
 
 EXACT = 1e-5
@@ -121,11 +122,14 @@ def test_same_file_same_generation(family: str, config: str, tmp_path: Path) -> 
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("config", ["lora", "ia3", "prefix", "prompt"])
-@pytest.mark.parametrize("family", ["gpt2", "llama", "bert"])
+@pytest.mark.parametrize(
+    ("family", "config"),
+    [
+        *[(family, config) for family in ("gpt2", "llama") for config in ("lora", "ia3", "prefix", "prompt")],
+        *[("bert", config) for config in ("lora", "ia3", "prefix")],
+    ],
+)
 def test_a_classifier_brings_its_head(family: str, config: str, tmp_path: Path) -> None:
-    if (family, config) == ("bert", "prompt"):
-        pytest.skip("refused: see test_a_prompt_on_an_encoder_is_refused")
     plain = base(family, classifier=True)
     options = {"target_modules": ["query", "value"]} if (family, config) == ("bert", "lora") else {}
     made = CONFIGS[config](family)
@@ -165,6 +169,14 @@ def test_positions_counted_from_the_ids_are_shifted_too(tmp_path: Path) -> None:
     model.load("a", tmp_path)
     inputs = batch()
     torch.testing.assert_close(logits(model, inputs, adapters="a"), logits(theirs, inputs), atol=EXACT, rtol=EXACT)
+
+
+def test_a_shift_that_a_base_cannot_make_is_refused() -> None:
+    config = T5Config(vocab_size=97, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
+    model = AdaptedModel(T5ForConditionalGeneration(config).eval())
+    with pytest.raises(GraftuneError, match="does not let its positions be shifted"):
+        model.add("a", PrefixTuning(length=3, reparameterize=False, shift_positions=True))
+    assert not model.adapters
 
 
 # Refusals ---------------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def resolve(name: str) -> str:
             )
         return str(folder)
     if os.sep in name and (name.startswith((".", "/", "~")) or name.count("/") != 1):
-        raise GraftuneError(f"no base at {name}", received="no such folder", expected=_EXPECTED)
+        raise GraftuneError(f"no base at {name}", received="no such folder", expected=_EXPECTED, do="check the path")
     if not isinstance(try_to_load_from_cache(name, "config.json"), str):
         _ask_hub(name)
     return name

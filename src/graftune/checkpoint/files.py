@@ -42,6 +42,7 @@ def disk_errors(path: Path) -> Iterator[None]:
                 f"cannot write {path}",
                 received=os.strerror(error.errno),
                 expected="a folder you may write to",
+                do="choose another --out",
             ) from error
         raise
 

@@ -195,7 +195,9 @@ def generate(
             expected="one of them", do='give --text "…" or --eval FILE',
         )  # fmt: skip
     if text is not None and not all(words.strip() for words in text):
-        raise GraftuneError("an input is empty", received='--text ""', expected="some words in every --text")
+        raise GraftuneError(
+            "an input is empty", received='--text ""', expected="some words in every --text", do="leave it out"
+        )
     flags = {"base": base, "task": task, "input": input, "batch_size": batch_size, "precision": precision}
     resolved = recipes.load(recipe, flags, tuple(settings or ()))
     texts = text

@@ -298,6 +298,12 @@ def _budget(recipe: Recipe) -> str:
     return f"{length} of {recipe.batch_size} rows, {recipe.precision}"
 
 
+def _short(name: str) -> str:
+    """A local path by its last two parts: a report is read elsewhere, where the rest means nothing."""
+    path = Path(name)
+    return "/".join(path.parts[-2:]) if path.exists() else name
+
+
 def _write_header(out: Path, recipe: Recipe, prepared: Prepared, seeds: list[int]) -> None:
     base = prepared.base.base_model
     parameters = list(base.parameters())
@@ -305,11 +311,11 @@ def _write_header(out: Path, recipe: Recipe, prepared: Prepared, seeds: list[int
         out / "comparison.json",
         {
             "task": recipe.task,
-            "base": recipe.base,
+            "base": _short(recipe.base),
             "base_parameters": sum(p.numel() for p in parameters),
             "base_bytes": sum(p.numel() * p.element_size() for p in parameters),
-            "train": prepared.tables.train.source if recipe.train else "embedded table-to-text",
-            "eval": prepared.tables.eval.source if recipe.eval else "embedded table-to-text",
+            "train": _short(recipe.train or "embedded table-to-text"),
+            "eval": _short(recipe.eval or "embedded table-to-text"),
             "train_rows": len(prepared.tables.train.rows),
             "eval_rows": len(prepared.tables.eval.rows),
             "metric": prepared.task.metric,

@@ -9,6 +9,7 @@ from typing import Any
 
 def curve_svg(curve: Sequence[dict[str, Any]]) -> str:
     """Training loss per step and evaluation loss where it was measured, as an SVG picture."""
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -28,5 +29,6 @@ def curve_svg(curve: Sequence[dict[str, Any]]) -> str:
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with rc_context({"svg.hashsalt": "graftune"}):  # the same curve, the same file
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()

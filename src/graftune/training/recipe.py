@@ -114,6 +114,7 @@ def load(path: str | None, flags: dict[str, Any], settings: tuple[str, ...] = ()
                         f"recipe section {key!r} must hold options",
                         received=repr(value),
                         expected="indented key: value lines",
+                        do=f"write the options of {key} under it, or leave it out",
                     )
                 sections.setdefault(key, {}).update(value)
             elif key in Recipe.model_fields and key != "sections":
@@ -154,21 +155,36 @@ def _bad_value(problem: str, error: ValidationError, key: str = "") -> GraftuneE
 def _read(path: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise GraftuneError(f"no recipe at {path}", received="no such file", expected="a YAML file") from error
+    except OSError as error:
+        raise GraftuneError(
+            f"cannot read the recipe {path}",
+            received=error.strerror,
+            expected="a YAML file",
+            do="check the path",
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise GraftuneError(
-            f"{path} is not YAML", received=str(error).replace("\n", " "), expected="key: value lines"
+            f"{path} is not YAML",
+            received=" ".join(str(error).split()),
+            expected="key: value lines",
+            do="correct the file",
         ) from error
     if not isinstance(data, dict):
-        raise GraftuneError(f"{path} holds no recipe", received=type(data).__name__, expected="key: value lines")
+        raise GraftuneError(
+            f"{path} holds no recipe",
+            received=type(data).__name__,
+            expected="key: value lines",
+            do="give a file such as the recipe.yaml of a run",
+        )
     return data
 
 
 def _apply(setting: str, data: dict[str, Any], sections: dict[str, dict[str, Any]], names: set[str]) -> None:
     key, equals, text = setting.partition("=")
     if not equals or not key:
-        raise GraftuneError("--set needs key=value", received=repr(setting), expected="for example lora.rank=4")
+        raise GraftuneError(
+            "--set needs key=value", received=repr(setting), expected="for example lora.rank=4", do="add =value"
+        )
     value = scalar(text)
     section, dot, option = key.partition(".")
     if not dot:

@@ -79,6 +79,7 @@ def ready(
                 f"no adapter in {adapter}",
                 received="no such folder",
                 expected="the folder of an adapter, for a run OUT that is OUT/adapter",
+                do="check the path",
             )
     base = base or use.get("base")
     if base is None:

@@ -1,0 +1,40 @@
+"""Batches: every row once an epoch, and any step a pure function of seed and step."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graftune.training.batching import Batches
+
+lengths = st.lists(st.integers(1, 50), min_size=1, max_size=60)
+
+
+@given(lengths, st.integers(1, 9), st.integers(0, 99))
+def test_an_epoch_visits_every_row_once(lengths, size, seed):
+    batches = Batches(lengths, size, seed)
+    for epoch in range(3):
+        steps = [batches[epoch * batches.per_epoch + k] for k in range(batches.per_epoch)]
+        assert sorted(row for step in steps for row in step) == list(range(len(lengths)))
+        assert all(len(step) <= size for step in steps)
+
+
+@given(lengths, st.integers(1, 9), st.integers(0, 99), st.integers(0, 200))
+def test_a_step_depends_on_seed_and_step_alone(lengths, size, seed, step):
+    used = Batches(lengths, size, seed)
+    used[step + 7], used[0]
+    assert used[step] == Batches(lengths, size, seed)[step]
+
+
+def test_epochs_and_seeds_differ():
+    batches = Batches(range(64), 4, 0)
+    first, second = ([batches[e * 16 + k] for k in range(16)] for e in (0, 1))
+    assert first != second
+    assert first != [Batches(range(64), 4, 1)[k] for k in range(16)]
+
+
+def test_rows_of_a_batch_have_similar_lengths():
+    lengths = [(7 * i) % 100 for i in range(160)]
+    batches = Batches(lengths, 10, 0)
+    spread = max(max(lengths[i] for i in batches[k]) - min(lengths[i] for i in batches[k]) for k in range(16))
+    assert spread < 20
