@@ -16,7 +16,7 @@ from training.tiny import same, small, tensors
 
 
 def test_the_folder_says_what_was_done(toys, tmp_path):
-    run = toys.train(tmp_path, "prefix", checkpoint_every=3)
+    run = toys.train(tmp_path, "prefix", checkpoint_every=3, drawn=True)
     names = {file.name for file in tmp_path.iterdir()}
     assert names == {
         *("adapter", "checkpoint", "curve.svg", "log.jsonl"),
@@ -37,7 +37,7 @@ def test_the_folder_says_what_was_done(toys, tmp_path):
 
 def test_the_same_seed_twice_gives_the_same_files(toys, tmp_path):
     for name in ("a", "b"):
-        toys.train(tmp_path / name, "p-tuning")
+        toys.train(tmp_path / name, "p-tuning", drawn=True)
     for file in ("recipe.yaml", "log.jsonl", "predictions.jsonl", "curve.svg", "adapter/adapter.safetensors"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
 

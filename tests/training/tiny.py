@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from safetensors.torch import load_file
@@ -44,25 +46,25 @@ def small(name: str, **options: Any) -> Method:
     return make(name, **{**SMALL.get(name, {}), **options})
 
 
-def _model(family: str, words: int) -> PreTrainedModel:
+def _model(family: str, words: int, positions: int) -> PreTrainedModel:
     common = {"vocab_size": words, "pad_token_id": 0}
     ends = {"bos_token_id": 1, "eos_token_id": 2}
     torch.manual_seed(0)
     if family == "gpt2":
-        sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": POSITIONS}
+        sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": positions}
         return GPT2LMHeadModel(GPT2Config(**sizes, **common, **ends))
     sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
     if family == "bert":
-        return BertForMaskedLM(BertConfig(**sizes, **common, max_position_embeddings=POSITIONS))
+        return BertForMaskedLM(BertConfig(**sizes, **common, max_position_embeddings=positions))
     return LlamaForCausalLM(
-        LlamaConfig(**sizes, **common, **ends, num_key_value_heads=1, max_position_embeddings=POSITIONS)
+        LlamaConfig(**sizes, **common, **ends, num_key_value_heads=1, max_position_embeddings=positions)
     )
 
 
-def save_base(folder: Path, family: str) -> str:
+def save_base(folder: Path, family: str, positions: int = POSITIONS) -> str:
     """Write a base whose weights are large enough that every part matters; its folder."""
     tokenizer = byte_level(wrap=("[CLS]", "[SEP]")) if family == "bert" else byte_level()
-    model = _model(family, len(tokenizer))
+    model = _model(family, len(tokenizer), positions)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
@@ -92,6 +94,7 @@ class Toys:
 
     def __init__(self, folder: Path) -> None:
         self.llama, self.gpt2, self.bert = (save_base(folder / name, name) for name in ("llama", "gpt2", "bert"))
+        self.long = save_base(folder / "long", "llama", 1024)  # the embedded data is in long lines
         self.data = {
             "generate": (
                 write(folder / "train.jsonl", generation_rows(12)),
@@ -113,12 +116,14 @@ class Toys:
         return {"task": task, "train": train_data, "eval": eval_data, **usual, **short, **options}
 
     def train(self, out: Path, method: str | Method = "lora", *, base: str = "llama", **options: Any) -> Run:
-        """A short run."""
+        """A short run; its curve is drawn only where a test looks at it."""
         keys = ("resume", "watch", "say", "recipe")
         own = {key: options.pop(key) for key in keys if key in options}
         built = method if isinstance(method, Method) else small(method)
         task = options.pop("task", "generate")
-        return train(getattr(self, base), built, out=out, **own, **self.options(task, **options))
+        drawn = nullcontext() if options.pop("drawn", False) else patch("graftune.training.plot.curve_svg", str)
+        with drawn:
+            return train(getattr(self, base), built, out=out, **own, **self.options(task, **options))
 
 
 def tensors(run: Path) -> dict[str, torch.Tensor]:

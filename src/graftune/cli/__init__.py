@@ -37,7 +37,7 @@ def main() -> None:
         if end.code != INTERRUPTED:
             raise
         typer.secho(
-            "stopped by Ctrl-C; what was finished is kept: go on with the same command (train: and --resume)",
+            "stopped by Ctrl-C; what was finished is kept. To go on, run it again (train: with --resume)",
             err=True,
             fg="yellow",
         )

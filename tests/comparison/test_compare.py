@@ -1,0 +1,218 @@
+"""Comparisons: what they leave behind, going on after a kill, and that runs do not disturb each other."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+
+import pytest
+import torch
+
+from graftune.bases.loading import load_base, load_tokenizer
+from graftune.cli import main
+from graftune.comparison import report, table
+from graftune.comparison.compare import compare
+from graftune.errors import GraftuneError
+from graftune.tasks import registry
+from graftune.tasks.data import read
+from graftune.training.reuse import ready
+from training.tiny import classification_rows, same, small, tensors, write
+
+METHODS = [small("hard-prompt"), small("lora"), small("prompt", init="labels"), small("prefix")]
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """No report after every run: drawing takes longer than the runs."""
+    monkeypatch.setattr(report, "write", lambda folder: [])
+
+
+def run(toys, out, methods=METHODS, task="generate", **options):
+    return compare(options.pop("base", toys.llama), methods, out=out, **toys.options(task, max_steps=2), **options)
+
+
+def lines(out):
+    return (out / "results.jsonl").read_text().splitlines()
+
+
+def results(out):
+    return [json.loads(line) for line in lines(out)]
+
+
+@pytest.fixture(scope="module")
+def done(toys, tmp_path_factory):
+    out = tmp_path_factory.mktemp("compare") / "out"
+    said = []
+    run(toys, out, watch=said.append)
+    return out, said
+
+
+def test_everything_is_written(done):
+    out, said = done
+    assert {file.name for file in out.iterdir()} == {
+        *("adapters", "comparison.json", "recipe.yaml", "report.html", "results.jsonl", "table.md"),
+    }
+    found = {line["method"]: line for line in results(out)}
+    assert list(found) == ["hard-prompt", "lora", "prompt", "prefix"]
+    assert [line["status"] for line in found.values()] == ["done", "done", "failed", "done"]
+    assert "needs class labels" in found["prompt"]["error"]
+    assert found["hard-prompt"]["untrained"]
+    assert found["hard-prompt"]["peak_memory_bytes"] is None
+    lora = found["lora"]
+    assert len(lora["curve"]) == 2
+    assert lora["inference_seconds_per_example"] > 0
+    assert lora["bytes_stored"] > 0
+    text, page = (out / "table.md").read_text(), (out / "report.html").read_text()
+    for name in found:
+        assert name in text
+        assert name in page
+    assert {(event.method, event.number, event.total) for event in said} >= {("lora", 2, 4), ("prefix", 4, 4)}
+    header = json.loads((out / "comparison.json").read_text())
+    assert header["budget"].startswith("2 steps of 4 rows")
+
+
+def test_the_adapters_can_be_used(done, toys):
+    out, _ = done
+    rows = read(toys.data["generate"][1])
+    for line in results(out):
+        folder = out / "adapters" / f"{line['method']}-seed0"
+        assert folder.exists() == (line["status"] == "done")
+        if folder.exists():
+            assert ready(folder).evaluate(rows, 8).metrics == line["metrics"]
+
+
+def test_an_adapter_is_that_of_a_single_run(done, toys, tmp_path):
+    out, _ = done
+    toys.train(tmp_path / "run", small("prefix"), max_steps=2)
+    alone = {name: t for name, t in tensors(tmp_path / "run").items() if name.startswith("adapter:")}
+    (tmp_path / "compared").mkdir()
+    (tmp_path / "compared" / "adapter").symlink_to(out / "adapters" / "prefix-seed0")
+    compared = {name: t for name, t in tensors(tmp_path / "compared").items() if name.startswith("adapter:")}
+    assert same(alone, compared)
+
+
+def test_killed_and_started_again_it_goes_on(toys, tmp_path, undrawn):
+    out = tmp_path / "out"
+
+    class Killed(Exception):
+        pass
+
+    def kill(event):
+        if event.number == 3:
+            raise Killed
+
+    methods = [small("hard-prompt"), small("lora"), small("bitfit"), small("prefix")]
+    with pytest.raises(Killed):
+        run(toys, out, methods, watch=kill)
+    kept = lines(out)
+    assert len(kept) == 2
+    (out / "results.jsonl").write_text("\n".join([*kept, '{"method": "bitf']))  # a line cut short
+    said = []
+    run(toys, out, methods, watch=said.append)
+    assert lines(out)[:2] == kept
+    assert [line["method"] for line in results(out)] == ["hard-prompt", "lora", "bitfit", "prefix"]
+    assert {event.method for event in said} == {"bitfit", "prefix"}
+    before = lines(out)
+    run(toys, out, methods, watch=lambda event: pytest.fail("nothing was left to do"))
+    assert lines(out) == before
+
+
+def test_a_failed_run_is_tried_again(done, toys):
+    out, _ = done
+    said = []
+    run(toys, out, watch=said.append)
+    assert {event.method for event in said} == {"prompt"}
+    assert len(report.load(out).runs) == 4
+
+
+@pytest.mark.parametrize("changed", [{"seed": 5}, {"batch_size": 2}, {"methods": METHODS[:2]}, {"seeds": 2}])
+def test_other_options_are_refused(done, toys, changed):
+    out, _ = done
+    before = lines(out)
+    methods = changed.pop("methods", METHODS)
+    with pytest.raises(GraftuneError, match=r"holds another comparison[\s\S]*choose another --out"):
+        compare(toys.llama, methods, out=out, **{**toys.options(max_steps=2), **changed})
+    assert lines(out) == before
+
+
+def test_other_options_of_a_method_are_refused(done, toys):
+    out, _ = done
+    with pytest.raises(GraftuneError, match="holds another comparison"):
+        run(toys, out, [*METHODS[:1], small("lora", rank=3), *METHODS[2:]])
+
+
+def test_the_base_is_as_it_was(toys, tmp_path, undrawn):
+    task = registry.make("generate")
+    tokenizer = load_tokenizer(toys.llama)
+    base = load_base(toys.llama, task, tokenizer)
+    before = copy.deepcopy(base.state_dict())
+    methods = ["few-shot", "prompt", "full", "houlsby", "freeze", "p-tuning"]
+    run(toys, tmp_path, [small(name) for name in methods], base=base, tokenizer=tokenizer)
+    assert [line["status"] for line in results(tmp_path)] == ["done"] * len(methods)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in base.state_dict().items())
+
+
+def test_two_seeds(toys, tmp_path, undrawn):
+    run(toys, tmp_path, [small("lora"), small("bitfit")], seeds=2)
+    found = [(line["method"], line["seed"]) for line in results(tmp_path)]
+    assert found == [("lora", 0), ("bitfit", 0), ("lora", 1), ("bitfit", 1)]
+    first, second = ((tmp_path / "adapters" / f"lora-seed{seed}") for seed in (0, 1))
+    assert (first / "adapter.safetensors").read_bytes() != (second / "adapter.safetensors").read_bytes()
+    assert all(len(row.done) == 2 for row in table.rows(report.load(tmp_path)))
+
+
+def test_untrained_methods_classify_by_words(toys, tmp_path, undrawn):
+    run(toys, tmp_path, [small("few-shot"), small("lora")], task="classify")
+    untrained, trained = results(tmp_path)
+    assert untrained["status"] == trained["status"] == "done"
+    card = json.loads((tmp_path / "adapters" / "few-shot-seed0" / "adapter.json").read_text())
+    assert card["use"]["task"]["options"]["verbalize"]
+    assert card["heads"] == []
+    card = json.loads((tmp_path / "adapters" / "lora-seed0" / "adapter.json").read_text())
+    assert not card["use"]["task"]["options"]["verbalize"]
+    assert card["heads"] == ["score"]
+
+
+def test_an_encoder_has_no_words_but_its_trained_methods_go_on(toys, tmp_path, undrawn):
+    run(toys, tmp_path, [small("hard-prompt"), small("lora")], task="classify", base=toys.bert)
+    untrained, trained = results(tmp_path)
+    assert untrained["status"] == "failed"
+    assert "does not write text" in untrained["error"]
+    assert trained["status"] == "done"
+
+
+def test_when_every_run_fails_so_does_the_comparison(toys, tmp_path, undrawn):
+    with pytest.raises(GraftuneError, match=r"every run failed[\s\S]*needs class labels"):
+        run(toys, tmp_path, [small("prompt", init="labels")])
+
+
+def test_nothing_is_written_for_a_base_that_is_not_there(toys, tmp_path):
+    with pytest.raises(GraftuneError, match="no base at"):
+        run(toys, tmp_path / "out", base=str(tmp_path / "none"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_label_of_the_evaluation_data_alone_stops_before_anything_runs(toys, tmp_path):
+    file = write(tmp_path / "x.jsonl", [*classification_rows(2), {"sentence": "good", "label": "maybe"}])
+    with pytest.raises(GraftuneError, match="unknown label 'maybe'"):
+        compare(toys.llama, METHODS, out=tmp_path / "out", **{**toys.options("classify"), "eval": file})
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_uses_the_embedded_data(toys, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GRAFTUNE_CACHE", str(tmp_path / "cache"))
+    arguments = ["--methods", "lora", "--max-steps", 2, "--set", "eval_rows=2", "--base", toys.long]
+    arguments += ["--set", "generate.max_new_tokens=4", "--batch-size", 2, "--out", tmp_path / "out"]
+    monkeypatch.setattr(sys, "argv", ["graftune", "compare", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    assert [line["status"] for line in results(tmp_path / "out")] == ["done"]
+    header = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert header["train"] == header["eval"] == "embedded table-to-text"
+    assert header["eval_rows"] == 6  # two inputs with three references each
+    printed = capsys.readouterr()
+    assert "lora" in printed.out
+    assert "report.html" in printed.out
+    assert "embedded" in printed.err
