@@ -26,7 +26,7 @@ class PTuningV2(Method):
     dropout: float = 0.0
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"p-tuning-v2": {}}
-    learning_rate: ClassVar[float] = 3e-2
+    learning_rate: ClassVar[float] = 6e-2
     falls_with_width: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
