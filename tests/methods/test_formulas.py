@@ -318,7 +318,7 @@ def test_doras_norm_is_constant_in_the_backward() -> None:
 @pytest.mark.parametrize(("rslora", "scale"), [(False, 12 / 4), (True, 12 / 2)])
 def test_the_scale_of_lora(rslora: bool, scale: float) -> None:
     assert LoRA(rank=4, alpha=12, rslora=rslora).scale == scale
-    assert LoRA(rank=4).scale == 1
+    assert LoRA(rank=4, alpha=None).scale == 1
 
 
 @pytest.mark.parametrize(

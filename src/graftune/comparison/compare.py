@@ -29,10 +29,8 @@ from graftune.training.prepare import Prepared, Tables, announce, prepare, read_
 from graftune.training.recipe import Recipe
 from graftune.training.run import Trained, evaluate, train_adapter, use_of, versions
 
-DEMO = {
-    "max_steps": 100,
-    "eval_rows": 40,
-}  # with no data given: the embedded set, in a few minutes on two cores
+#: With neither data nor length given: the embedded set, in a few minutes on two cores.
+DEMO = {"max_steps": 60, "batch_size": 12, "eval_rows": 24, "eval_every": 15}
 TIMED_ROWS = 8
 TIMED_TOKENS = 24
 EXAMPLES = 3
@@ -84,7 +82,7 @@ def compare(
     named = base if isinstance(base, str) else base.config.name_or_path
     recipe = recipe or recipes.load(None, {"base": named, **options})
     if recipe.train is None and recipe.max_steps is None and recipe.epochs is None:
-        recipe = recipe.model_copy(update={k: v for k, v in DEMO.items() if getattr(recipe, k) is None})
+        recipe = recipe.model_copy(update={k: v for k, v in DEMO.items() if k not in recipe.model_fields_set})
     seeds = seeds or recipe.seeds or 1
     methods = every_method() if methods is None and recipe.methods is None else methods or recipe.methods or ()
     chosen = [m if isinstance(m, Method) else make(m, **recipe.section(m)) for m in methods]
@@ -108,25 +106,16 @@ def compare(
         files.write_text(out / "recipe.yaml", resolved)
         if not (out / "comparison.json").exists():
             _write_header(out, recipe, bases.any(), [recipe.seed + k for k in range(seeds)])
-    for number, method, seed in todo:
-        seeded = recipe.model_copy(update={"seed": seed})
-
-        def tell(stage: str, report: Report | None = None, n: int = number, m: Method = method, s: int = seed) -> None:
-            watch(Event(m.preset, s, n, len(plan), stage, report))
-
         try:
-            prepared = bases.for_method(method)
-            result = _one(prepared, seeded, method, out / "adapters" / f"{method.preset}-seed{seed}", tell)
-        except GraftuneError as error:
-            result = {"status": "failed", "error": str(error)}
-        line = {"method": method.preset, "label": method.preset, "seed": seed, **result}
-        _append(out / "results.jsonl", line)
-        with files.disk_errors(out):
-            report.write(out)
+            _run(todo, bases, recipe, out, watch, len(plan))
+        finally:  # also after Ctrl-C: what was finished is shown
+            if (out / "results.jsonl").exists():
+                with files.disk_errors(out):
+                    report.write(out)
     if not _finished(out):
         raise GraftuneError(
             "every run failed",
-            received=result["error"],
+            received=report.load(out).runs[-1].error,
             expected="at least one that does not",
             do=f"read the reasons in {out / 'results.jsonl'}",
         )
@@ -170,6 +159,24 @@ class _Bases:
         if isinstance(found, GraftuneError):
             raise found
         return found
+
+
+def _run(
+    todo: Sequence[tuple[int, Method, int]], bases: _Bases, recipe: Recipe, out: Path, watch: Watch, total: int
+) -> None:
+    """Run what is left to do; each result is a line in ``results.jsonl`` as soon as it is there."""
+    for number, method, seed in todo:
+
+        def tell(stage: str, report: Report | None = None, n: int = number, m: Method = method, s: int = seed) -> None:
+            watch(Event(m.preset, s, n, total, stage, report))
+
+        seeded = recipe.model_copy(update={"seed": seed})
+        try:
+            prepared = bases.for_method(method)
+            result = _one(prepared, seeded, method, out / "adapters" / f"{method.preset}-seed{seed}", tell)
+        except GraftuneError as error:
+            result = {"status": "failed", "error": str(error)}
+        _append(out / "results.jsonl", {"method": method.preset, "label": method.preset, "seed": seed, **result})
 
 
 def _one(prepared: Prepared, recipe: Recipe, method: Method, folder: Path, tell: Callable[..., None]) -> dict[str, Any]:

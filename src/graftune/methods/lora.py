@@ -21,18 +21,19 @@ class LoRA(Method):
     """Low-rank update of chosen linear maps; Σ r(d_in + d_out) parameters (DoRA: + d_out each).
 
     ``targets``: roles (q, k, v, o, gate, up, down), module names, or "all" inside the layers. ``alpha``
-    defaults to the rank, which makes the scale α/r one. A starts Kaiming-uniform, B zero: no-op at the start.
+    is 32 as in the paper's GPT-2 runs; None means the rank, a scale of one. A starts Kaiming-uniform, B zero:
+    no-op at the start.
     """
 
     rank: int = 8
-    alpha: float | None = None
+    alpha: float | None = 32
     targets: str | tuple[str, ...] = ("q", "v")
     dropout: float = 0.0
     rslora: bool = False
     dora: bool = False
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"lora": {}, "dora": {"dora": True}}
-    learning_rate: ClassVar[float] = 2.5e-3
+    learning_rate: ClassVar[float] = 2e-3
 
     def __post_init__(self) -> None:
         self._at_least(1, "rank")

@@ -77,7 +77,7 @@ class PrefixTuning(Method):
     shift_positions: bool = False
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"prefix": {}}
-    learning_rate: ClassVar[float] = 3e-3
+    learning_rate: ClassVar[float] = 5e-3
     falls_with_width: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
