@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from graftune.model.adapted import AdaptedModel
 from training.tiny import generation_rows, write
 
 
@@ -95,9 +96,19 @@ def test_generate_names_the_bad_lines_of_a_file(toys, graftune, run, tmp_path):
         assert words in done.err
 
 
-def test_settings_reach_generation(toys, graftune, run):
+def test_settings_reach_generation(toys, graftune, run, monkeypatch):
+    asked = []
+    original = AdaptedModel.generate
+
+    def generate(self, **options):
+        asked.append(options["max_new_tokens"])
+        return original(self, **options)
+
+    monkeypatch.setattr(AdaptedModel, "generate", generate)
     arguments = ("generate", "--adapter", run / "adapter", "--text", "n0")
-    assert graftune(*arguments).out != graftune(*arguments, "--set", "generate.max_new_tokens=1").out
+    graftune(*arguments)
+    graftune(*arguments, "--set", "generate.max_new_tokens=1")
+    assert asked[1] == 1 < asked[0]
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])

@@ -37,7 +37,7 @@ def test_nothing_changes_at_the_start(family: str, method: str) -> None:
     inputs = batch()
     expected = plain(**inputs).logits
     model = AdaptedModel(plain)
-    model.add("a", METHODS[method])
+    model.add("a", METHODS[method], seed=0)
     close(logits_of(model, inputs, "a"), expected)
 
 
@@ -49,7 +49,7 @@ def test_adding_and_removing_restores_the_base_bit_for_bit(family: str, method: 
     config = plain.config.to_dict()
     expected = plain(**inputs).logits
     model = AdaptedModel(plain)
-    model.add("a", METHODS[method])
+    model.add("a", METHODS[method], seed=0)
     disturb(model, "a")
     changed = logits_of(model, inputs, "a")
     assert not torch.allclose(changed, expected, atol=1e-4), "the adapter does nothing"
@@ -67,7 +67,7 @@ def test_adding_and_removing_restores_the_base_bit_for_bit(family: str, method: 
 @pytest.mark.parametrize(("family", "method"), CELLS)
 def test_a_row_in_a_batch_is_as_if_alone(family: str, method: str, left: bool) -> None:
     model = AdaptedModel(base(family))
-    model.add("a", METHODS[method])
+    model.add("a", METHODS[method], seed=0)
     model.add("b", METHODS[method], seed=3)
     disturb(model, "a")
     disturb(model, "b", seed=8)
@@ -84,7 +84,7 @@ def test_a_row_in_a_batch_is_as_if_alone(family: str, method: str, left: bool) -
 def test_all_methods_share_one_batch(family: str, left: bool) -> None:
     model = AdaptedModel(base(family))
     for name, method in METHODS.items():
-        model.add(name, method)
+        model.add(name, method, seed=0)
         disturb(model, name)
     adapters = [None, *METHODS]
     inputs = batch(tuple(4 + i % 5 for i in range(len(adapters))), left=left)
@@ -97,8 +97,9 @@ def test_all_methods_share_one_batch(family: str, left: bool) -> None:
 def test_gradients_in_a_shared_batch_are_those_of_each_row_alone(family: str) -> None:
     model = AdaptedModel(base(family))
     for name, method in METHODS.items():
-        model.add(name, method)
+        model.add(name, method, seed=0)
         disturb(model, name)
+    model.double()  # so that rounding cannot hide a gradient that leaks from one row to another
     names = list(METHODS)
     inputs = batch(tuple(4 + i % 5 for i in range(len(names))))
 
@@ -114,7 +115,7 @@ def test_gradients_in_a_shared_batch_are_those_of_each_row_alone(family: str) ->
         for mine, alone in zip(shared[name], (p.grad for p in model.parameters_of(name)), strict=True):
             assert (mine is None) == (alone is None), name
             if mine is not None and alone is not None:
-                torch.testing.assert_close(mine, alone, atol=2e-5, rtol=2e-4)
+                torch.testing.assert_close(mine, alone, atol=1e-10, rtol=1e-8)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_gradients_in_a_shared_batch_are_those_of_each_row_alone(family: str) ->
 def test_generation_in_a_shared_batch_is_as_if_alone(family: str, options: dict[str, object]) -> None:
     model = AdaptedModel(base(family))
     for name, method in METHODS.items():
-        model.add(name, method)
+        model.add(name, method, seed=0)
         disturb(model, name)
     adapters = [None, *METHODS]
     inputs = batch(tuple(4 + i % 5 for i in range(len(adapters))), left=True)
@@ -145,7 +146,7 @@ def test_generation_in_a_shared_batch_is_as_if_alone(family: str, options: dict[
 def test_saved_and_loaded_is_exactly_the_same(family: str, method: str, tmp_path) -> None:
     inputs = batch()
     model = AdaptedModel(base(family))
-    model.add("a", METHODS[method])
+    model.add("a", METHODS[method], seed=0)
     disturb(model, "a")
     live = logits_of(model, inputs, "a")
     model.save("a", tmp_path / "a")
@@ -164,7 +165,7 @@ def test_saved_and_loaded_is_exactly_the_same(family: str, method: str, tmp_path
 def test_merged_equals_unmerged_or_says_why_not(family: str, method: str) -> None:
     inputs = batch()
     model = AdaptedModel(base(family))
-    model.add("a", METHODS[method])
+    model.add("a", METHODS[method], seed=0)
     disturb(model, "a", size=0.05)
     if method in MERGEABLE or (method == "bitfit" and family != "llama"):
         clone = model.merge("a")
@@ -180,7 +181,7 @@ def test_merged_equals_unmerged_or_says_why_not(family: str, method: str) -> Non
 def test_every_parameter_gets_a_gradient_and_only_the_adapter_changes(family: str, method: str) -> None:
     plain = base(family)
     model = AdaptedModel(plain).train()
-    model.add("a", METHODS[method])
+    model.add("a", METHODS[method], seed=0)
     model.add("other", METHODS["lora"])
     disturb(model, "a")
     frozen = copy.deepcopy(plain.state_dict())
