@@ -110,3 +110,15 @@ def test_a_checkpoint_holds_no_pickle(toys, tmp_path):
         toys.train(tmp_path, checkpoint_every=2, watch=kill_at(2))
     assert sorted(file.name for file in (tmp_path / "checkpoint").iterdir()) == ["state.json", "state.safetensors"]
     assert json.loads((tmp_path / "checkpoint" / "state.json").read_text())["step"] == 2
+
+
+def test_a_finished_run_is_not_trained_again(toys, tmp_path):
+    first = toys.train(tmp_path, checkpoint_every=3)
+    before = (tmp_path / "adapter" / "adapter.safetensors").stat().st_mtime_ns
+    said: list[str] = []
+    again = toys.train(tmp_path, checkpoint_every=3, resume=True, say=said.append)
+    assert again.metrics == first.metrics
+    assert again.count == first.count
+    assert again.progress.curve == first.progress.curve
+    assert (tmp_path / "adapter" / "adapter.safetensors").stat().st_mtime_ns == before
+    assert any("finished" in line for line in said)

@@ -152,6 +152,20 @@ def _bad_value(problem: str, error: ValidationError, key: str = "") -> GraftuneE
     )
 
 
+def given(base: str, recipe: Recipe | None, options: dict[str, Any]) -> Recipe:
+    """The recipe of a call from Python: a whole one, or its keys. Raises GraftuneError for both at once."""
+    if recipe is None:
+        return load(None, {"base": base, **options})
+    if options:
+        raise GraftuneError(
+            "a recipe and its keys cannot be given together",
+            received="recipe=… and " + ", ".join(options),
+            expected="one of them",
+            do="change the recipe: recipe.model_copy(update={…})",
+        )
+    return recipe
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -20,11 +20,12 @@ from graftune.model.adapted import AdaptedModel
 from graftune.model.adapter import Count
 from graftune.tasks.task import Evaluation, Features, first_virtual_id
 from graftune.training import recipe as recipes
-from graftune.training.loop import Budget, Report, Watch, fit
+from graftune.training.loop import CHECKPOINT, Budget, Report, Watch, fit
 from graftune.training.prepare import Prepared, announce, prepare, read_tables, task_of, template_of
 from graftune.training.recipe import Recipe
 from graftune.training.state import Progress
 
+RECORD = "run.json"
 DEFAULT_EPOCHS = 3.0
 CURVE_ROWS = 64  # held-out rows behind each point of the curve
 
@@ -212,7 +213,7 @@ def train(
     anything wrong with options, data, base or folder.
     """
     named = base if isinstance(base, str) else base.config.name_or_path
-    recipe = recipe or recipes.load(None, {"base": named, **options})
+    recipe = recipes.given(named, recipe, options)
     tables = read_tables(recipe)
     announce(tables, recipe, say)
     task = task_of(recipe, method)
@@ -221,6 +222,11 @@ def train(
     out = Path(out)
     resolved = recipes.dump(recipes.with_methods(recipe, [method], method=method.preset))
     check_folder(out, resolved, resume)
+    if resume and (out / RECORD).exists():
+        say(f"{out} holds a finished run; nothing is left to do")
+        return _finished(out)
+    if resume and not (out / CHECKPOINT).exists():
+        say(f"{out} has no checkpoint yet: starting from the first step")
     prepared = prepare(recipe, task, tables, None if isinstance(base, str) else base, tokenizer)
     trained = train_adapter(
         prepared,
@@ -247,6 +253,15 @@ def train(
     return Run(out, trained.count, evaluation.metrics, trained.progress)
 
 
+def _finished(out: Path) -> Run:
+    """A run read back from its folder."""
+    record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+    log = (out / "log.jsonl").read_text(encoding="utf-8") if (out / "log.jsonl").exists() else ""
+    progress = Progress(record["steps"], record["train_seconds"], record["tokens"])
+    progress.curve = [json.loads(line) for line in log.splitlines()]
+    return Run(out, Count(**record["parameters"]), record["metrics"], progress)
+
+
 def _write_record(out: Path, trained: Trained, prepared: Prepared, evaluation: Evaluation) -> None:
     from graftune.training.plot import curve_svg
 
@@ -255,7 +270,7 @@ def _write_record(out: Path, trained: Trained, prepared: Prepared, evaluation: E
     if trained.progress.curve:
         files.write_text(out / "curve.svg", curve_svg(trained.progress.curve))
     files.write_json(
-        out / "run.json",
+        out / RECORD,
         {
             "metrics": evaluation.metrics,
             "notes": evaluation.notes,
