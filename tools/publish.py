@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from graftune.comparison import table
+from graftune.comparison import results, table
 
 COLUMNS = (
     "parameters_trained",
@@ -32,7 +32,7 @@ def main(
     target: Annotated[Path, typer.Argument(help="Where to write, without extension.")],
 ) -> None:
     """Write TARGET.md and TARGET.csv."""
-    comparison = table.load(run)
+    comparison = results.load(run)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.with_suffix(".md").write_text(table.markdown(comparison), encoding="utf-8")
     metrics = sorted({name for r in comparison.runs for name in r.metrics})

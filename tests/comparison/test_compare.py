@@ -11,8 +11,9 @@ import torch
 
 from graftune.bases.loading import load_base, load_tokenizer
 from graftune.cli import main
-from graftune.comparison import report, table
+from graftune.comparison import report, summary
 from graftune.comparison.compare import compare
+from graftune.comparison.results import load
 from graftune.errors import GraftuneError
 from graftune.tasks import registry
 from graftune.tasks.data import read
@@ -123,7 +124,7 @@ def test_a_failed_run_is_tried_again(done, toys):
     said = []
     run(toys, out, watch=said.append)
     assert {event.method for event in said} == {"prompt"}
-    assert len(report.load(out).runs) == 4
+    assert len(load(out).runs) == 4
 
 
 @pytest.mark.parametrize("changed", [{"seed": 5}, {"batch_size": 2}, {"methods": METHODS[:2]}, {"seeds": 2}])
@@ -159,7 +160,7 @@ def test_two_seeds(toys, tmp_path, undrawn):
     assert found == [("lora", 0), ("bitfit", 0), ("lora", 1), ("bitfit", 1)]
     first, second = ((tmp_path / "adapters" / f"lora-seed{seed}") for seed in (0, 1))
     assert (first / "adapter.safetensors").read_bytes() != (second / "adapter.safetensors").read_bytes()
-    assert all(len(row.done) == 2 for row in table.rows(report.load(tmp_path)))
+    assert all(len(row.done) == 2 for row in summary.rows(load(tmp_path)))
 
 
 def test_untrained_methods_classify_by_words(toys, tmp_path, undrawn):

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from graftune.comparison import report, table
+from graftune.comparison import plots, report, results, summary, table, units
 from graftune.errors import GraftuneError
 
 HEADER: dict[str, Any] = {
@@ -72,19 +72,19 @@ def folder(tmp_path: Path, runs: list[dict[str, Any]], tail: str = "", **header:
     return tmp_path
 
 
-def comparison(*runs: dict[str, Any], **header: Any) -> table.Comparison:
-    return table.Comparison.model_validate({"header": HEADER | header, "runs": runs})
+def comparison(*runs: dict[str, Any], **header: Any) -> results.Comparison:
+    return results.Comparison.model_validate({"header": HEADER | header, "runs": runs})
 
 
 def sentences(*runs: dict[str, Any], **header: Any) -> str:
-    return " ".join(table.verdict(comparison(*runs, **header)))
+    return " ".join(summary.verdict(comparison(*runs, **header)))
 
 
 # --- reading ---
 
 
 def test_a_broken_last_line_is_ignored(tmp_path: Path) -> None:
-    loaded = table.load(folder(tmp_path, [run("LoRA", 30)], tail='{"method": "ia3", "la'))
+    loaded = results.load(folder(tmp_path, [run("LoRA", 30)], tail='{"method": "ia3", "la'))
     assert [r.label for r in loaded.runs] == ["LoRA"]
 
 
@@ -92,32 +92,32 @@ def test_a_line_cut_inside_a_character_is_ignored_at_the_end(tmp_path: Path) -> 
     folder(tmp_path, [run("LoRA", 30)])
     with (tmp_path / "results.jsonl").open("ab") as file:
         file.write('{"label": "é'.encode()[:-1])
-    assert len(table.load(tmp_path).runs) == 1
+    assert len(results.load(tmp_path).runs) == 1
 
 
 def test_a_broken_line_elsewhere_is_an_error_with_its_number(tmp_path: Path) -> None:
     tail = '{"method": "ia3", "la\n' + json.dumps(run("BitFit", 20)) + "\n"
     with pytest.raises(GraftuneError, match="line 2"):
-        table.load(folder(tmp_path, [run("LoRA", 30)], tail=tail))
+        results.load(folder(tmp_path, [run("LoRA", 30)], tail=tail))
 
 
 def test_a_whole_line_of_the_wrong_shape_is_an_error_even_at_the_end(tmp_path: Path) -> None:
     with pytest.raises(GraftuneError, match=r"line 2[\s\S]*seed"):
-        table.load(folder(tmp_path, [run("LoRA", 30)], tail='{"method": "x", "label": "x", "status": "done"}\n'))
+        results.load(folder(tmp_path, [run("LoRA", 30)], tail='{"method": "x", "label": "x", "status": "done"}\n'))
 
 
 def test_a_repeated_run_counts_once_by_its_last_line(tmp_path: Path) -> None:
-    loaded = table.load(folder(tmp_path, [failed("LoRA"), run("LoRA", 31)]))
-    (row,) = table.rows(loaded)
-    assert row.quality == table.Stat(31)
+    loaded = results.load(folder(tmp_path, [failed("LoRA"), run("LoRA", 31)]))
+    (row,) = summary.rows(loaded)
+    assert row.quality == summary.Stat(31)
     assert not row.failed
 
 
 def test_other_folders_and_unknown_metrics_are_errors(tmp_path: Path) -> None:
     with pytest.raises(GraftuneError, match="not a comparison folder"):
-        table.load(tmp_path)
+        results.load(tmp_path)
     with pytest.raises(GraftuneError, match="did you mean 'bleu'"):
-        table.load(folder(tmp_path, [run("LoRA", 30)], metric="blue"))
+        results.load(folder(tmp_path, [run("LoRA", 30)], metric="blue"))
 
 
 def test_nothing_finished_yet_is_a_report_too(tmp_path: Path) -> None:
@@ -133,12 +133,12 @@ def test_nothing_finished_yet_is_a_report_too(tmp_path: Path) -> None:
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=6))
 def test_seeds_are_averaged_with_the_sample_deviation(values: list[float]) -> None:
-    (row,) = table.rows(comparison(*(run("LoRA", value, seed) for seed, value in enumerate(values))))
+    (row,) = summary.rows(comparison(*(run("LoRA", value, seed) for seed, value in enumerate(values))))
     assert row.quality is not None
     assert row.quality.spread is not None
     assert math.isclose(row.quality.mean, np.mean(values), rel_tol=1e-9, abs_tol=1e-6)
     assert math.isclose(row.quality.spread, np.std(values, ddof=1), rel_tol=1e-6, abs_tol=1e-6)
-    assert row.train_seconds == table.Stat(
+    assert row.train_seconds == summary.Stat(
         statistics.fmean(100.0 + s for s in range(len(values))),
         statistics.stdev(100.0 + s for s in range(len(values))),
     )
@@ -146,13 +146,13 @@ def test_seeds_are_averaged_with_the_sample_deviation(values: list[float]) -> No
 
 def test_one_seed_shows_no_spread() -> None:
     made = comparison(run("LoRA", 30), seeds=[0])
-    assert table.rows(made)[0].quality == table.Stat(30.0, None)
+    assert summary.rows(made)[0].quality == summary.Stat(30.0, None)
     assert "±" not in table.markdown(made)
 
 
 def test_best_first_and_those_without_a_result_last() -> None:
     runs = [run("A", 10), failed("F"), run("B", 30), run("D", math.nan), run("C", 20)]
-    made = table.rows(comparison(*runs))
+    made = summary.rows(comparison(*runs))
     assert [row.label for row in made] == ["B", "C", "A", "F", "D"]
     assert made[3].note == "failed: out of memory"
     assert "not a number" in made[4].note
@@ -160,17 +160,17 @@ def test_best_first_and_those_without_a_result_last() -> None:
 
 def test_a_loss_is_ranked_upside_down() -> None:
     runs = [run("A", 0, metrics={"loss": 2.0}), run("B", 0, metrics={"loss": 1.0})]
-    assert [row.label for row in table.rows(comparison(*runs, metric="loss"))] == ["B", "A"]
+    assert [row.label for row in summary.rows(comparison(*runs, metric="loss"))] == ["B", "A"]
 
 
 def test_a_method_with_some_failed_seeds_keeps_its_place_and_says_so() -> None:
-    first, second = table.rows(comparison(run("A", 30), failed("A", 1), run("B", 10)))
+    first, second = summary.rows(comparison(run("A", 30), failed("A", 1), run("B", 10)))
     assert (first.label, second.label) == ("A", "B")
     assert first.note == "1 of 2 seeds failed: out of memory"
 
 
 def test_inference_ratio_is_taken_within_each_run() -> None:
-    (row,) = table.rows(comparison(run("A", 1)))
+    (row,) = summary.rows(comparison(run("A", 1)))
     assert row.inference_ratio is not None
     assert math.isclose(row.inference_ratio.mean, 1.2)
 
@@ -195,6 +195,12 @@ def test_methods_within_the_seed_spread_of_the_best_are_called_level() -> None:
     runs += [run("C", 20, s) for s in range(3)]
     assert "Level with it, by the spread over seeds: B." in sentences(*runs)
     assert "Level" not in sentences(run("A", 2), run("B", 1))
+
+
+def test_a_best_method_that_stores_nothing_is_not_compared_by_size() -> None:
+    said = sentences(run("Few-shot", 40, stored=0, untrained=True), run("LoRA", 30))
+    assert "Nothing needs to be stored for Few-shot." in said
+    assert "No smaller method" not in said
 
 
 def test_one_seed_is_called_noise_and_three_are_not() -> None:
@@ -223,14 +229,14 @@ def test_a_failed_method_is_named() -> None:
 
 
 def test_numbers_are_written_as_people_write_them() -> None:
-    assert [table.count(v) for v in (0, 999, 7680, 294_912, 999_999, 30_100_000, 7e9)] == [
+    assert [units.count(v) for v in (0, 999, 7680, 294_912, 999_999, 30_100_000, 7e9)] == [
         "0", "999", "7.68k", "295k", "1M", "30.1M", "7B",
     ]  # fmt: skip
-    assert [table.size_in_bytes(v) for v in (0, 900, 1536, 2**20)] == ["0 B", "900 B", "1.5 KiB", "1 MiB"]
-    assert [table.duration(v) for v in (0.25, 8.3, 59.96, 125, 4320)] == [
+    assert [units.size_in_bytes(v) for v in (0, 900, 1536, 2**20)] == ["0 B", "900 B", "1.5 KiB", "1 MiB"]
+    assert [units.duration(v) for v in (0.25, 8.3, 59.96, 125, 4320)] == [
         "0.25 s", "8.3 s", "1 min 00 s", "2 min 05 s", "1 h 12 min",
     ]  # fmt: skip
-    assert [table.percent(v) for v in (0.0024, 0.12, 1)] == ["0.24 %", "12 %", "100 %"]
+    assert [units.percent(v) for v in (0.0024, 0.12, 1)] == ["0.24 %", "12 %", "100 %"]
 
 
 def test_every_markdown_row_has_as_many_cells_as_the_heading() -> None:
@@ -327,17 +333,17 @@ def test_the_same_results_make_the_same_page() -> None:
 
 
 def test_labels_of_points_do_not_cover_each_other_much() -> None:
-    every = table.rows(comparison(*(run(f"method {i}", 30 + i % 3, stored=1000 + 10 * i) for i in range(12))))
-    figure = report.Figure(figsize=(4.6, 4.4), dpi=72)
+    every = summary.rows(comparison(*(run(f"method {i}", 30 + i % 3, stored=1000 + 10 * i) for i in range(12))))
+    figure = plots.Figure(figsize=(4.6, 4.4), dpi=72)
     axes = figure.add_subplot()
     axes.set(xlim=(900, 1300), ylim=(29, 33))
     xs = [row.parameters_stored.mean for row in every if row.parameters_stored]
     ys = [row.quality.mean for row in every if row.quality]
-    report._label(figure, axes, [row.label for row in every], xs, ys, [0.0] * 12)
-    renderer = report.FigureCanvasAgg(figure).get_renderer()
+    plots._label(figure, axes, [row.label for row in every], xs, ys, [0.0] * 12)
+    renderer = plots.FigureCanvasAgg(figure).get_renderer()
     boxes = [text.get_window_extent(renderer) for text in axes.texts if text.get_text()]
     area = sum(box.width * box.height for box in boxes)
-    covered = sum(report._overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i])
+    covered = sum(plots._overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i])
     assert len(boxes) == 12
     assert covered < 0.02 * area
 

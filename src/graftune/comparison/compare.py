@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
-import torch
 from rich.table import Table as RichTable
 from transformers import PreTrainedModel
 
 from graftune.checkpoint import files, native
-from graftune.comparison import report, table
-from graftune.comparison.measure import in_turns, peak_memory
+from graftune.comparison import folder, report, results, table
+from graftune.comparison.measure import inference, peak_memory
 from graftune.errors import GraftuneError
 from graftune.methods.method import PRESETS, Method, make
-from graftune.tasks.batches import inputs as padded
-from graftune.tasks.task import first_virtual_id, pad_id, to_device
-from graftune.tasks.template import Template
 from graftune.training import recipe as recipes
 from graftune.training.loop import Report
 from graftune.training.prepare import Prepared, Tables, announce, prepare, read_tables, task_of, template_of
 from graftune.training.recipe import Recipe
-from graftune.training.run import Trained, evaluate, train_adapter, use_of, versions
+from graftune.training.run import evaluate, train_adapter, use_of
 
 #: With neither data nor length given: the embedded set, in a few minutes on two cores.
 DEMO = {"max_steps": 60, "batch_size": 12, "eval_rows": 24, "eval_every": 15}
-TIMED_ROWS = 8
-TIMED_TOKENS = 24
 EXAMPLES = 3
 
 
@@ -96,8 +86,8 @@ def compare(
     resolved = recipes.dump(
         recipes.with_methods(recipe, chosen, method=None, methods=[m.preset for m in chosen], seeds=seeds)
     )
-    _check_folder(out, resolved)
-    done = _finished(out)
+    folder.check(out, resolved)
+    done = folder.finished(out)
     plan = list(enumerate([(method, recipe.seed + k) for k in range(seeds) for method in chosen], 1))
     todo = [(number, method, seed) for number, (method, seed) in plan if (method.preset, seed) not in done]
     if todo:
@@ -105,21 +95,21 @@ def compare(
         bases = _Bases(recipe, tables, [method for _, method, _ in todo], given, tokenizer)
         files.write_text(out / "recipe.yaml", resolved)
         if not (out / "comparison.json").exists():
-            _write_header(out, recipe, bases.any(), [recipe.seed + k for k in range(seeds)])
+            folder.write_header(out, recipe, bases.any(), [recipe.seed + k for k in range(seeds)])
         try:
             _run(todo, bases, recipe, out, watch, len(plan))
         finally:  # also after Ctrl-C: what was finished is shown
             if (out / "results.jsonl").exists():
                 with files.disk_errors(out):
                     report.write(out)
-    if not _finished(out):
+    if not folder.finished(out):
         raise GraftuneError(
             "every run failed",
-            received=report.load(out).runs[-1].error,
+            received=results.load(out).runs[-1].error,
             expected="at least one that does not",
             do=f"read the reasons in {out / 'results.jsonl'}",
         )
-    return table.terminal(report.load(out))
+    return table.terminal(results.load(out))
 
 
 class _Bases:
@@ -176,22 +166,22 @@ def _run(
             result = _one(prepared, seeded, method, out / "adapters" / f"{method.preset}-seed{seed}", tell)
         except GraftuneError as error:
             result = {"status": "failed", "error": str(error)}
-        _append(out / "results.jsonl", {"method": method.preset, "label": method.preset, "seed": seed, **result})
+        folder.append(out / "results.jsonl", {"method": method.preset, "label": method.preset, "seed": seed, **result})
 
 
-def _one(prepared: Prepared, recipe: Recipe, method: Method, folder: Path, tell: Callable[..., None]) -> dict[str, Any]:
+def _one(prepared: Prepared, recipe: Recipe, method: Method, place: Path, tell: Callable[..., None]) -> dict[str, Any]:
     """Train, measure and evaluate one method with one seed: a result line without its names."""
     tell("training")
     with peak_memory() as peak:
         trained = train_adapter(prepared, recipe, method, watch=lambda r: tell("training", r))
     try:
-        native.save(trained.model.adapter(trained.name), prepared.base, folder, use_of(trained, prepared, recipe))
+        native.save(trained.model.adapter(trained.name), prepared.base, place, use_of(trained, prepared, recipe))
         trained.model.adapter(trained.name).fold()  # measured as it is served
         tell("evaluating")
         evaluation = evaluate(trained, prepared, recipe)
         tell("timing")
         template = template_of(method, prepared.task, prepared.tables.train.rows, recipe.seed)
-        own, plain = _inference(trained, prepared, template)
+        own, plain = inference(trained, prepared, template)
     finally:
         trained.model.close()
     progress = trained.progress
@@ -202,7 +192,7 @@ def _one(prepared: Prepared, recipe: Recipe, method: Method, folder: Path, tell:
         "metrics": evaluation.metrics,
         "parameters_trained": trained.count.trained,
         "parameters_stored": trained.count.stored,
-        "bytes_stored": native.size(folder),
+        "bytes_stored": native.size(place),
         "train_seconds": progress.seconds,
         "tokens_per_second": progress.tokens / progress.seconds if progress.seconds else None,
         "peak_memory_bytes": peak.bytes if method.trainable else None,
@@ -226,40 +216,6 @@ def _examples(predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _inference(trained: Trained, prepared: Prepared, template: Template) -> tuple[float, float]:
-    """Seconds per example with the adapter and without it, in turns, on the same rows.
-
-    Generation writes the same number of tokens on both sides; other tasks run one forward pass. The base gets
-    the plain input: what a method puts around it is part of its cost.
-    """
-    model, task = trained.model, prepared.task
-    rows = prepared.tables.eval.rows[:TIMED_ROWS]
-    virtual = first_virtual_id(model)
-
-    def batch(shape: Template) -> dict[str, torch.Tensor]:
-        limit = prepared.max_length and prepared.max_length - TIMED_TOKENS
-        ids = [shape.encode(prepared.tokenizer, r.input, virtual, limit, suffix=False).ids for r in rows]
-        return to_device(padded(ids, pad_id(prepared.tokenizer), side="left"), model)
-
-    def run(inputs: dict[str, torch.Tensor], adapter: str | None) -> None:
-        with torch.no_grad():
-            if task.name == "generate":
-                model.generate(
-                    **inputs,
-                    adapters=adapter,
-                    max_new_tokens=TIMED_TOKENS,
-                    min_new_tokens=TIMED_TOKENS,
-                    do_sample=False,
-                    pad_token_id=pad_id(prepared.tokenizer),
-                )
-            else:
-                model(**inputs, adapters=adapter)
-
-    own, plain = batch(template), batch(Template("{input}"))
-    mine, base = in_turns(lambda: run(own, trained.name), lambda: run(plain, None))
-    return mine / len(rows), base / len(rows)
-
-
 def _check_methods(methods: Sequence[Method]) -> None:
     """Raise GraftuneError for no method, or one twice: results are kept by method and seed."""
     names = [method.preset for method in methods]
@@ -270,68 +226,3 @@ def _check_methods(methods: Sequence[Method]) -> None:
             expected="one or more different methods",
             do="compare options of one method in several folders",
         )
-
-
-def _check_folder(out: Path, text: str) -> None:
-    """Raise GraftuneError where ``out`` holds another comparison."""
-    kept = out / "recipe.yaml"
-    if kept.exists() and kept.read_text(encoding="utf-8") != text:
-        raise GraftuneError(
-            f"{out} holds another comparison",
-            received="options that differ from recipe.yaml there",
-            expected="the same options, to continue it, or a new folder",
-            do="choose another --out",
-        )
-
-
-def _finished(out: Path) -> set[tuple[str, int]]:
-    if not (out / "comparison.json").exists():
-        return set()
-    return {(run.method, run.seed) for run in report.load(out).runs if run.status == "done"}
-
-
-def _append(path: Path, line: dict[str, Any]) -> None:
-    """Add one whole line; a last line cut short by a kill is dropped first."""
-    kept = path.read_text(encoding="utf-8") if path.exists() else ""
-    whole = kept[: kept.rfind("\n") + 1]
-    files.write_text(path, whole + json.dumps(line, ensure_ascii=False) + "\n")
-
-
-def _budget(recipe: Recipe) -> str:
-    if recipe.max_steps is not None:
-        length = f"{recipe.max_steps} steps"
-    else:
-        length = f"{recipe.epochs or 3:g} epochs"
-    return f"{length} of {recipe.batch_size} rows, {recipe.precision}"
-
-
-def _short(name: str) -> str:
-    """A local path by its last two parts: a report is read elsewhere, where the rest means nothing."""
-    path = Path(name)
-    return "/".join(path.parts[-2:]) if path.exists() else name
-
-
-def _write_header(out: Path, recipe: Recipe, prepared: Prepared, seeds: list[int]) -> None:
-    base = prepared.base.base_model
-    parameters = list(base.parameters())
-    files.write_json(
-        out / "comparison.json",
-        {
-            "task": recipe.task,
-            "base": _short(recipe.base),
-            "base_parameters": sum(p.numel() for p in parameters),
-            "base_bytes": sum(p.numel() * p.element_size() for p in parameters),
-            "train": _short(recipe.train or "embedded table-to-text"),
-            "eval": _short(recipe.eval or "embedded table-to-text"),
-            "train_rows": len(prepared.tables.train.rows),
-            "eval_rows": len(prepared.tables.eval.rows),
-            "metric": prepared.task.metric,
-            "budget": _budget(recipe),
-            "seeds": seeds,
-            "versions": versions(),
-            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "
-            f"{psutil.virtual_memory().total / 2**30:.0f} GiB"
-            + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        },
-    )

@@ -1,0 +1,86 @@
+"""The folder of a comparison: whose it is, what is finished in it, its header and its lines."""
+
+from __future__ import annotations
+
+import json
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from graftune.checkpoint import files
+from graftune.comparison import results
+from graftune.errors import GraftuneError
+from graftune.training.prepare import Prepared
+from graftune.training.recipe import Recipe
+from graftune.training.run import versions
+
+
+def check(out: Path, text: str) -> None:
+    """Raise GraftuneError where ``out`` holds another comparison."""
+    kept = out / "recipe.yaml"
+    if kept.exists() and kept.read_text(encoding="utf-8") != text:
+        raise GraftuneError(
+            f"{out} holds another comparison",
+            received="options that differ from recipe.yaml there",
+            expected="the same options, to continue it, or a new folder",
+            do="choose another --out",
+        )
+
+
+def finished(out: Path) -> set[tuple[str, int]]:
+    """Method and seed of every run that needs no repeating."""
+    if not (out / "comparison.json").exists():
+        return set()
+    return {(run.method, run.seed) for run in results.load(out).runs if run.status == "done"}
+
+
+def append(path: Path, line: dict[str, Any]) -> None:
+    """Add one whole line; a last line cut short by a kill is dropped first."""
+    kept = path.read_text(encoding="utf-8") if path.exists() else ""
+    whole = kept[: kept.rfind("\n") + 1]
+    files.write_text(path, whole + json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _budget(recipe: Recipe) -> str:
+    if recipe.max_steps is not None:
+        length = f"{recipe.max_steps} steps"
+    else:
+        length = f"{recipe.epochs or 3:g} epochs"
+    return f"{length} of {recipe.batch_size} rows, {recipe.precision}"
+
+
+def _short(name: str) -> str:
+    """A local path by its last two parts: a report is read elsewhere, where the rest means nothing."""
+    path = Path(name)
+    return "/".join(path.parts[-2:]) if path.exists() else name
+
+
+def write_header(out: Path, recipe: Recipe, prepared: Prepared, seeds: list[int]) -> None:
+    """Write ``comparison.json``: what is compared, on what, and where."""
+    base = prepared.base.base_model
+    parameters = list(base.parameters())
+    files.write_json(
+        out / "comparison.json",
+        {
+            "task": recipe.task,
+            "base": _short(recipe.base),
+            "base_parameters": sum(p.numel() for p in parameters),
+            "base_bytes": sum(p.numel() * p.element_size() for p in parameters),
+            "train": _short(recipe.train or "embedded table-to-text"),
+            "eval": _short(recipe.eval or "embedded table-to-text"),
+            "train_rows": len(prepared.tables.train.rows),
+            "eval_rows": len(prepared.tables.eval.rows),
+            "metric": prepared.task.metric,
+            "budget": _budget(recipe),
+            "seeds": seeds,
+            "versions": versions(),
+            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "
+            f"{psutil.virtual_memory().total / 2**30:.0f} GiB"
+            + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    )

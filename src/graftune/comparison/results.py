@@ -1,0 +1,146 @@
+"""The results of a comparison, as they stand in its folder, and reading them."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from graftune.errors import GraftuneError, unknown
+
+OVERFIT: Final = 1.05  # a final eval loss above this many times its own minimum counts as overfitting
+
+
+class Header(BaseModel):
+    """What was compared, on what, and where."""
+
+    task: str
+    base: str
+    base_parameters: int
+    base_bytes: int
+    train: str
+    eval: str
+    train_rows: int
+    eval_rows: int
+    metric: str
+    budget: str
+    seeds: list[int]
+    versions: dict[str, str] = Field(default_factory=dict)
+    machine: str = ""
+    created: str = ""
+
+
+class CurvePoint(BaseModel):
+    """One measured step of a training run."""
+
+    step: int
+    loss: float | None = None
+    eval_loss: float | None = None
+
+
+class Example(BaseModel):
+    """One generated output beside what was asked for."""
+
+    input: str
+    prediction: str
+    references: list[str] = Field(default_factory=list)
+
+
+class Run(BaseModel):
+    """One method with one seed. A failed run has an error and none of the measurements."""
+
+    method: str
+    label: str
+    seed: int
+    status: Literal["done", "failed"]
+    error: str | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+    parameters_trained: int | None = None
+    parameters_stored: int | None = None
+    bytes_stored: int | None = None
+    train_seconds: float | None = None
+    tokens_per_second: float | None = None
+    peak_memory_bytes: float | None = None
+    inference_seconds_per_example: float | None = None
+    base_inference_seconds_per_example: float | None = None
+    train_loss: float | None = None
+    curve: list[CurvePoint] = Field(default_factory=list)
+    examples: list[Example] = Field(default_factory=list)
+    untrained: bool = False
+
+    @property
+    def inference_ratio(self) -> float | None:
+        """Generation time relative to the plain base, measured in the same run."""
+        own, base = self.inference_seconds_per_example, self.base_inference_seconds_per_example
+        return own / base if own is not None and base else None
+
+    @property
+    def overfits(self) -> bool:
+        """Whether the eval loss ended well above its own minimum."""
+        losses = [
+            point.eval_loss for point in self.curve if point.eval_loss is not None and math.isfinite(point.eval_loss)
+        ]
+        return bool(losses) and losses[-1] > OVERFIT * min(losses)
+
+
+class Comparison(BaseModel):
+    """A comparison folder, read."""
+
+    header: Header
+    runs: list[Run]
+
+
+def load(folder: str | Path) -> Comparison:
+    """Read ``comparison.json`` and ``results.jsonl``. A repeated run counts once, by its last line."""
+    folder = Path(folder)
+    file = folder / "comparison.json"
+    if not file.is_file():
+        raise GraftuneError(
+            "this is not a comparison folder",
+            received=folder,
+            expected="a folder with comparison.json and results.jsonl",
+            do="give the folder that was passed to the comparison as its output",
+        )
+    try:
+        header = Header.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise _unreadable(file, _first(error)) from error
+    runs = _runs(folder / "results.jsonl")
+    known = {name for run in runs if run.status == "done" for name in run.metrics}
+    if known and header.metric not in known:
+        raise unknown("metric", header.metric, known)
+    return Comparison(header=header, runs=runs)
+
+
+def _runs(file: Path) -> list[Run]:
+    """The runs of a results file; none, if no run has finished yet."""
+    lines = file.read_bytes().splitlines() if file.is_file() else []
+    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    runs: dict[tuple[str, str, int], Run] = {}
+    for number, line in numbered:
+        try:
+            run = Run.model_validate(json.loads(line))
+        except ValidationError as error:
+            raise _unreadable(f"{file}, line {number}", _first(error)) from error
+        except ValueError as error:
+            # A kill leaves half a line at the end. Anywhere else it means that the file was damaged.
+            if number == numbered[-1][0]:
+                break
+            raise _unreadable(f"{file}, line {number}", str(error)) from error
+        runs[run.method, run.label, run.seed] = run
+    return list(runs.values())
+
+
+def _first(error: ValidationError) -> str:
+    """The first complaint of pydantic, with the place it is about."""
+    complaint = error.errors()[0]
+    return f"{'.'.join(map(str, complaint['loc'])) or 'the line'}: {complaint['msg']}"
+
+
+def _unreadable(place: object, why: str) -> GraftuneError:
+    return GraftuneError(
+        f"cannot read {place}", received=why, expected="what the comparison wrote", do="repair or remove it"
+    )
