@@ -70,7 +70,7 @@ def compare(
     """
     out = Path(out)
     named = base if isinstance(base, str) else base.config.name_or_path
-    recipe = recipe or recipes.load(None, {"base": named, **options})
+    recipe = recipes.given(named, recipe, options)
     if recipe.train is None and recipe.max_steps is None and recipe.epochs is None:
         recipe = recipe.model_copy(update={k: v for k, v in DEMO.items() if k not in recipe.model_fields_set})
     seeds = seeds or recipe.seeds or 1
