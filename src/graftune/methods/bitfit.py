@@ -23,7 +23,7 @@ class BitFit(Method):
     add: bool = True
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"bitfit": {}}
-    learning_rate: ClassVar[float] = 3e-3
+    learning_rate: ClassVar[float] = 4e-3
 
     def build(self, context: Context) -> Build:
         trunk = [n for n in context.parameters if n.rpartition(".")[2] == "bias" and not context.in_head(n)]

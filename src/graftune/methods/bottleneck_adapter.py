@@ -55,7 +55,7 @@ class BottleneckAdapter(Method):
     dropout: float = 0.0
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {name: {"style": name} for name in STYLES}
-    learning_rate: ClassVar[float] = 2e-3
+    learning_rate: ClassVar[float] = 3e-3
 
     def __post_init__(self) -> None:
         self._one_of("style", STYLES)

@@ -27,7 +27,7 @@ class Freeze(Method):
     names: tuple[str, ...] = ()
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"freeze": {}}
-    learning_rate: ClassVar[float] = 3e-4
+    learning_rate: ClassVar[float] = 6e-4
 
     def __post_init__(self) -> None:
         self._at_least(0, "last", "first")

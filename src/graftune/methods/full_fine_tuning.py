@@ -16,7 +16,7 @@ class FullFineTuning(Method):
     """A copy of every parameter; tied ones are copied once."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"full": {}}
-    learning_rate: ClassVar[float] = 2e-4
+    learning_rate: ClassVar[float] = 4e-4
 
     def build(self, context: Context) -> Build:
         return Build(context.copies(list(context.parameters)))

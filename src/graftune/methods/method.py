@@ -69,7 +69,7 @@ class Method:
 
     def usual_rate(self, width: int) -> float:
         """The peak learning rate where the user gives none, for a base of hidden size ``width``."""
-        return self.learning_rate * (768 / width if self.falls_with_width else 1.0)
+        return self.learning_rate * ((768 / width) ** 0.5 if self.falls_with_width else 1.0)
 
     def describe(self) -> dict[str, Any]:
         """The method as plain data: its preset name and all its options."""
