@@ -19,7 +19,8 @@ from graftune.methods.p_tuning import PTuning
 from graftune.methods.prefix_tuning import PrefixTuning
 from graftune.methods.prompt_tuning import PromptTuning
 from graftune.model.adapter import escape
-from graftune.model.anatomy import is_linear, layer_index
+from graftune.model.anatomy import layer_index
+from graftune.model.layers import is_linear
 from graftune.parts import LinearSite
 
 if TYPE_CHECKING:

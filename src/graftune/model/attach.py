@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from graftune.errors import GraftuneError
-from graftune.model.anatomy import Anatomy, weight_of
+from graftune.model.anatomy import Anatomy
+from graftune.model.layers import weight_of
 from graftune.model.layout import Layout
 from graftune.model.routing import Routing
 from graftune.parts import (

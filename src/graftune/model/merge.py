@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 from graftune.errors import GraftuneError
 from graftune.model import attention
 from graftune.model.adapter import Adapter
-from graftune.model.anatomy import Anatomy, weight_of
+from graftune.model.anatomy import Anatomy
+from graftune.model.layers import weight_of
 from graftune.parts import LinearSite, LowRank, ParameterCopy, Scale
 
 

@@ -1,0 +1,97 @@
+"""A dry run of a base: which leaf modules ran and when attention was called, in order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from graftune.model import attention
+from graftune.parts.sites import AttentionSite
+
+
+@dataclass
+class Event:
+    """One call seen in the dry run: of a leaf module, or (module None) of attention."""
+
+    path: str
+    module: nn.Module | None
+    input: Tensor | None
+    output: Tensor | None
+    attention: AttentionSite | None = None
+
+
+def dummy_inputs(base: PreTrainedModel) -> dict[str, Tensor]:
+    """Smallest inputs that make every layer run."""
+    config = base.config
+    device = base.device
+    if base.main_input_name == "pixel_values":
+        size = getattr(config, "image_size", 32)
+        height, width = (size, size) if isinstance(size, int) else size
+        return {
+            "pixel_values": torch.zeros(
+                1, getattr(config, "num_channels", 3), height, width, device=device, dtype=base.dtype
+            )
+        }
+    # Any valid id does; 1 row, because several need a padding token in some classifiers.
+    ids = torch.tensor([[3, 4, 5]], device=device) % base.get_input_embeddings().num_embeddings
+    inputs = {"input_ids": ids}
+    if device.type != "meta":  # where a mask has no values that Transformers could look at
+        inputs["attention_mask"] = torch.ones_like(ids)
+    if config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = ids
+    return inputs
+
+
+def dry_run(base: PreTrainedModel, modules: Mapping[str, nn.Module]) -> list[Event]:
+    """Run the base once and record leaf calls and attention calls in order."""
+    events: list[Event] = []
+    handles = []
+    paths = {id(module): path for path, module in modules.items()}
+
+    def record(path: str):  # type: ignore[no-untyped-def]
+        def hook(module: nn.Module, args: tuple[object, ...], output: object) -> None:
+            given = args[0] if args and isinstance(args[0], Tensor) else None
+            events.append(Event(path, module, given, output if isinstance(output, Tensor) else None))
+
+        return hook
+
+    def probe(module: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> None:
+        path = paths[id(module)]
+        kind = "cross" if re.search("cross|encoder_attn|EncDec", path) else "self"
+        causal = bool(getattr(module, "is_causal", False))
+        site = AttentionSite(path, key.shape[1], key.shape[-1], value.shape[-1], -1, kind, causal)
+        events.append(Event(path, None, query, None, site))
+
+    for path, module in modules.items():
+        if not any(True for _ in module.children()):
+            handles.append(module.register_forward_hook(record(path)))
+    training = base.training
+    base.eval()
+    try:
+        with torch.no_grad(), attention.probing(base, probe):
+            base(**dummy_inputs(base))
+    finally:
+        base.train(training)
+        for handle in handles:
+            handle.remove()
+    return events
+
+
+def by_layer(events: list[Event]) -> dict[str, list[Event]]:
+    """Events grouped by the layer they ran in: the path up to the first number."""
+    layers: dict[str, list[Event]] = {}
+    for event in events:
+        match = re.match(r"(.*?\.\d+)(\.|$)", event.path)
+        if match:
+            layers.setdefault(match.group(1), []).append(event)
+    return {path: found for path, found in layers.items() if any(e.attention for e in found)}
+
+
+def is_norm(event: Event) -> bool:
+    """Whether an event is a call of a normalisation layer."""
+    return event.module is not None and "norm" in type(event.module).__name__.lower()
