@@ -123,7 +123,8 @@ class Toys:
         task = options.pop("task", "generate")
         drawn = nullcontext() if options.pop("drawn", False) else patch("graftune.training.plot.curve_svg", str)
         with drawn:
-            return train(getattr(self, base), built, out=out, **own, **self.options(task, **options))
+            rest = options if "recipe" in own else self.options(task, **options)  # a recipe says it all
+            return train(getattr(self, base), built, out=out, **own, **rest)
 
 
 def tensors(run: Path) -> dict[str, torch.Tensor]:
