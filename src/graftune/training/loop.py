@@ -101,6 +101,15 @@ def held_interrupt() -> Iterator[Callable[[], bool]]:
             signal.signal(signal.SIGINT, before)
 
 
+def _optimizer(parameters: Sequence[torch.nn.Parameter], budget: Budget) -> torch.optim.Optimizer:
+    """AdamW; vectors and biases are not decayed, as everywhere in the field."""
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": budget.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=budget.lr, fused=True)
+
+
 def fit(
     model: AdaptedModel,
     name: str,
@@ -122,14 +131,7 @@ def fit(
     """
     parameters = model.parameters_of(name)
     adapter = model.adapter(name)
-    # Vectors and biases are not decayed, as everywhere in the field.
-    decayed = [p for p in parameters if p.dim() > 1]
-    plain = [p for p in parameters if p.dim() <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": budget.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=budget.lr, fused=True)
+    optimizer = _optimizer(parameters, budget)
     batches = Batches([len(f.ids) for f in features], budget.batch_size, budget.seed)
     padding = model.config.get_text_config().pad_token_id
     pad = pad_id(tokenizer) if padding is None else padding
