@@ -1,5 +1,6 @@
 # make demo   every method on a small shipped base and embedded data; writes $(OUT)/report.html
 # make test   the test suite            make lint   ruff and mypy            make clean   undo the installs
+# make bases  pretrain the two shipped bases again, from the folder TEXT=… of .txt.xz files (about an hour)
 #
 # Each environment is made once and again only when pyproject.toml, constraints.txt or this file changes.
 # PYTHON=python3.12 picks an interpreter; TORCH_FLAGS="--index-url …" another source of torch (a CPU build).
@@ -10,12 +11,13 @@ OUT         ?= runs/demo
 
 PIP   := bin/python -m pip install --quiet --no-input --disable-pip-version-check -c constraints.txt
 TORCH := torch==2.13.0
+PRETRAIN = OMP_NUM_THREADS=1 .venv-test/bin/python tools/pretrain.py --text $(TEXT) --work runs/pretrain
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean python
+.PHONY: help demo test lint bases clean python
 
 help:
-	@sed -n '1,5s/^# \{0,1\}//p' $(MAKEFILE_LIST)
+	@sed -n '1,6s/^# \{0,1\}//p' $(MAKEFILE_LIST)
 
 demo: .venv-demo/.installed
 	.venv-demo/bin/graftune compare --out $(OUT)
@@ -28,6 +30,13 @@ lint: .venv-test/.installed
 	.venv-test/bin/ruff check .
 	.venv-test/bin/ruff format --check .
 	.venv-test/bin/mypy
+
+# One process makes tokenizer and tokens for both; then each base trains on a core of its own.
+bases: .venv-test/.installed
+	@test -n "$(TEXT)" || { echo "error: say where the text is: make bases TEXT=folder-of-txt.xz-files" >&2; exit 1; }
+	$(PRETRAIN) decoder --out src/graftune/bases/tiny_decoder --only-text
+	$(PRETRAIN) decoder --out src/graftune/bases/tiny_decoder & decoder=$$!; \
+	$(PRETRAIN) encoder --out src/graftune/bases/tiny_encoder && wait $$decoder
 
 # torch comes first: TORCH_FLAGS is for it alone, and the rest then finds it installed.
 .venv-demo/.installed: EXTRAS :=

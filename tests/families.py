@@ -13,6 +13,9 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+    ModernBertForSequenceClassification,
     PreTrainedModel,
 )
 
@@ -49,12 +52,29 @@ def bert_config() -> BertConfig:
     )
 
 
+def modernbert_config() -> ModernBertConfig:
+    return ModernBertConfig(
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=48,
+        layer_types=["full_attention"] * 3,
+        max_position_embeddings=128,
+        classifier_pooling="mean",
+        cls_token_id=END,
+        sep_token_id=END,
+        **COMMON,
+    )
+
+
 FAMILIES = {
     "gpt2": (GPT2LMHeadModel, GPT2ForSequenceClassification, gpt2_config),
     "llama": (LlamaForCausalLM, LlamaForSequenceClassification, llama_config),
     "bert": (BertForMaskedLM, BertForSequenceClassification, bert_config),
+    "modernbert": (ModernBertForMaskedLM, ModernBertForSequenceClassification, modernbert_config),
 }
 DECODERS = ("gpt2", "llama")
+WITHOUT_BIASES = ("llama", "modernbert")
 
 
 def base(family: str, *, classifier: bool = False, seed: int = 0) -> PreTrainedModel:

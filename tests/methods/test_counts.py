@@ -27,7 +27,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from families import FAMILIES, base
+from families import FAMILIES, WITHOUT_BIASES, base
 from graftune.methods import (
     IA3,
     BitFit,
@@ -54,13 +54,13 @@ class Sizes:
     kv: int  # keys of all heads: below d with grouped queries
     ff: int  # inner size of the FFN
     layers: int
-    gated: bool  # three maps in the FFN
+    up: tuple[int, ...]  # inner sizes of the FFN's first maps: two where it is gated, one where they are fused
     norms: int  # parameters of all norms
 
     @property
     def maps(self) -> list[tuple[int, int]]:
         """Inputs and outputs of q, k, v, o and the FFN's maps."""
-        up = [(self.d, self.ff)] * (2 if self.gated else 1)
+        up = [(self.d, size) for size in self.up]
         return [(self.d, self.d), (self.d, self.kv), (self.d, self.kv), (self.d, self.d), *up, (self.ff, self.d)]
 
 
@@ -69,12 +69,15 @@ def sizes(family: str) -> Sizes:
     config = FAMILIES[family][2]()
     d, layers = config.hidden_size, config.num_hidden_layers
     if family == "gpt2":
-        return Sizes(d, d, 4 * d, layers, False, 2 * d * (2 * layers + 1))
+        return Sizes(d, d, 4 * d, layers, (4 * d,), 2 * d * (2 * layers + 1))
+    ff = config.intermediate_size
     if family == "llama":
         kv = d // config.num_attention_heads * config.num_key_value_heads
-        return Sizes(d, kv, config.intermediate_size, layers, True, d * (2 * layers + 1))
+        return Sizes(d, kv, ff, layers, (ff, ff), d * (2 * layers + 1))
+    if family == "modernbert":  # no norm before the first attention; one behind the embeddings and in the head
+        return Sizes(d, d, ff, layers, (2 * ff,), d * (2 * layers + 2))
     # The masked-language-model head has a norm too; so do the embeddings.
-    return Sizes(d, d, config.intermediate_size, layers, False, 2 * d * (2 * layers + 2))
+    return Sizes(d, d, ff, layers, (ff,), 2 * d * (2 * layers + 2))
 
 
 @cache
@@ -137,8 +140,8 @@ def test_lora(family: str, rank: int) -> None:
         assert counted(family, LoRA(rank=rank, targets=targets)) == (low, low)
         more = low + s.layers * sum(o for _, o in chosen)
         assert counted(family, LoRA(rank=rank, targets=targets, dora=True)) == (more, more)
-    # GPT-2's fused q, k, v is one map.
-    maps = s.maps if family != "gpt2" else [(s.d, 3 * s.d), *s.maps[3:]]
+    # A fused q, k, v is one map.
+    maps = [(s.d, 3 * s.d), *s.maps[3:]] if family in ("gpt2", "modernbert") else s.maps
     total = s.layers * sum(rank * (i + o) for i, o in maps)
     assert counted(family, LoRA(rank=rank, targets="all")) == (total, total)
 
@@ -163,7 +166,7 @@ def test_bottleneck_adapters(family: str, m: int) -> None:
 @every
 def test_bitfit(family: str) -> None:
     s, adapted = sizes(family), model(family)
-    if family == "llama":  # no biases: one is added to every map
+    if family in WITHOUT_BIASES:  # one is added to every map
         assert counted(family, BitFit())[1] == s.layers * sum(o for _, o in s.maps)
         return
     names = [n for n, _ in adapted.base.base_model.named_parameters() if n.endswith("bias")]
@@ -174,9 +177,11 @@ def test_bitfit(family: str) -> None:
 @pytest.mark.parametrize("last", [1, 2, 3])
 def test_freeze(family: str, last: int) -> None:
     s = sizes(family)
-    biases = 0 if family == "llama" else sum(o for _, o in s.maps)
-    norms = 2 * s.d if family == "llama" else 4 * s.d
-    final = {"gpt2": 2 * s.d, "llama": s.d, "bert": 0}[family]
+    biases = 0 if family in WITHOUT_BIASES else sum(o for _, o in s.maps)
+    norms = 2 * s.d if family in WITHOUT_BIASES else 4 * s.d
+    final = {"gpt2": 2 * s.d, "llama": s.d, "bert": 0, "modernbert": s.d}[family]
+    if family == "modernbert" and last == s.layers:
+        final -= s.d  # no norm before the first attention
     block = sum(i * o for i, o in s.maps) + biases + norms
     if family == "gpt2":
         assert block == 12 * s.d**2 + 13 * s.d

@@ -1,0 +1,1 @@
+"""The pieces of ``tools/pretrain.py``: text, models, objectives, the loop, held-out figures and the card."""
