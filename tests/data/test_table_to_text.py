@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graftune.data import boats, path, sentences, splits, table_to_text, write
+from graftune.data import boats, files, path, sentences, splits, table_to_text, write
 from graftune.errors import GraftuneError
 
 seeds = st.integers(min_value=0, max_value=10**6)
@@ -172,7 +172,7 @@ def test_path_writes_once_and_mends_a_damaged_file(tmp_path: Path, monkeypatch: 
 def test_path_falls_back_to_the_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("GRAFTUNE_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(splits.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
+    monkeypatch.setattr(files.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
     file = path("dev")
     assert tmp_path / "tmp" in file.parents
     assert file.is_file()

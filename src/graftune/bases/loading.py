@@ -102,6 +102,9 @@ def load_base(name: str, task: Task, tokenizer: Any, precision: str = "fp32", se
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = precision_of(precision, device)
     auto = getattr(transformers, task.auto_class)
+    config = _read(name, "config", lambda: transformers.AutoConfig.from_pretrained(folder))
+    if type(config) not in auto._model_mapping:  # asked here, since loading would call it a broken file
+        raise _unfit(name, task, f"{config.model_type}, which has no {task.auto_class}")
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()  # a new head is expected, no warning needed
     transformers.logging.disable_progress_bar()
@@ -123,16 +126,24 @@ def load_base(name: str, task: Task, tokenizer: Any, precision: str = "fp32", se
     return loaded
 
 
+def _unfit(name: str, task: Task, received: str) -> GraftuneError:
+    if task.auto_class != "AutoModelForCausalLM":
+        return GraftuneError(
+            f"base {name!r} cannot do the task {task.name!r}", received=received, expected="a base that has one"
+        )
+    return GraftuneError(
+        f"base {name!r} does not write text from left to right",
+        received=received,
+        expected="a causal language model",
+        do="choose a decoder, or train it to --task classify",
+    )
+
+
 def _check(name: str, base: PreTrainedModel, task: Task, missing: Iterable[str]) -> None:
     """Raise GraftuneError for a base that cannot do the task, or whose weights are not all there."""
     sights = [module.is_causal for module in base.modules() if hasattr(module, "is_causal")]
     if task.auto_class == "AutoModelForCausalLM" and sights and not any(sights):
-        raise GraftuneError(
-            f"base {name!r} does not write text from left to right",
-            received=f"{type(base).__name__}, an encoder",
-            expected="a causal language model",
-            do="choose a decoder, or train it to --task classify",
-        )
+        raise _unfit(name, task, f"{type(base).__name__}, an encoder")
     new = {*task.head_names(base), "pooler"}  # an encoder trained on masked words alone has no pooler
     if absent := sorted(key for key in missing if not new & set(key.split("."))):
         raise GraftuneError(

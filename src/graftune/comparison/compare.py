@@ -22,7 +22,10 @@ from graftune.training.recipe import Recipe
 from graftune.training.run import evaluate, train_adapter, use_of
 
 #: With neither data nor length given: the embedded set, in a few minutes on two cores.
-DEMO = {"max_steps": 60, "batch_size": 12, "eval_rows": 24, "eval_every": 15}
+DEMO: dict[str, dict[str, int]] = {
+    "generate": {"max_steps": 60, "batch_size": 12, "eval_rows": 24, "eval_every": 15},
+    "classify": {"max_steps": 60, "batch_size": 16, "eval_every": 15},
+}
 EXAMPLES = 3
 
 
@@ -72,7 +75,8 @@ def compare(
     named = base if isinstance(base, str) else base.config.name_or_path
     recipe = recipes.given(named, recipe, options)
     if recipe.train is None and recipe.max_steps is None and recipe.epochs is None:
-        recipe = recipe.model_copy(update={k: v for k, v in DEMO.items() if k not in recipe.model_fields_set})
+        usual = DEMO.get(recipe.task, {})
+        recipe = recipe.model_copy(update={k: v for k, v in usual.items() if k not in recipe.model_fields_set})
     seeds = seeds or recipe.seeds or 1
     methods = every_method() if methods is None and recipe.methods is None else methods or recipe.methods or ()
     chosen = [m if isinstance(m, Method) else make(m, **recipe.section(m)) for m in methods]

@@ -1,16 +1,10 @@
-"""The two splits of the embedded table-to-text set, as rows and as JSON Lines files."""
+"""The two splits of the embedded table-to-text set."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import random
-import sys
-import tempfile
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Final, Literal, get_args
 
 from graftune.data import boats, sentences
@@ -69,50 +63,3 @@ def _wordings(record: boats.Record, rng: random.Random, count: int) -> list[str]
         if text not in texts:
             texts.append(text)
     return texts
-
-
-def write(folder: str | Path) -> list[Path]:
-    """Write ``train.jsonl`` and ``dev.jsonl`` into the folder and return their paths."""
-    return [_written(Path(folder) / f"{split}.jsonl", _lines(split)) for split in get_args(Split)]
-
-
-def path(split: Split) -> Path:
-    """The split as a JSON Lines file in the user's cache, written on first use.
-
-    The folder's name is a digest of the content, so another version of the grammar has files of its own.
-    """
-    content = _lines(split)
-    name = Path(hashlib.sha256(content).hexdigest()[:12]) / f"{split}.jsonl"
-    try:
-        return _written(_cache() / name, content)
-    except OSError:  # a home that cannot be written to, as in many containers
-        return _written(Path(tempfile.gettempdir()) / "graftune-data" / name, content)
-
-
-def _lines(split: Split) -> bytes:
-    """The split as JSON Lines."""
-    return "".join(json.dumps(row) + "\n" for row in table_to_text(split)).encode()
-
-
-def _cache() -> Path:
-    """The folder for files that can be made again, by the custom of the platform."""
-    if chosen := os.environ.get("GRAFTUNE_CACHE"):
-        return Path(chosen)
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "graftune" / "data"
-
-
-def _written(file: Path, content: bytes) -> Path:
-    """The file with this content; it appears whole or not at all, also beside other processes."""
-    if file.is_file() and file.read_bytes() == content:
-        return file
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as part:
-        part.write(content)
-    os.replace(part.name, file)
-    return file

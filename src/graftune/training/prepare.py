@@ -52,20 +52,20 @@ def read_tables(recipe: Recipe) -> Tables:
             expected="both --train and --eval, or neither (then the embedded data is used)",
             do="give the missing one",
         )
-    train = read(recipe.train or data.path("train"), recipe.input, recipe.target)
+    train = read(recipe.train or data.path("train", recipe.task), recipe.input, recipe.target)
     return Tables(_sample(train, recipe.train_rows, recipe.seed), read_eval(recipe))
 
 
 def read_eval(recipe: Recipe) -> Table:
     """The evaluation data of a recipe. Raises GraftuneError for bad data."""
-    table = read(recipe.eval or data.path("dev"), recipe.input, recipe.target)
+    table = read(recipe.eval or data.path("dev", recipe.task), recipe.input, recipe.target)
     return _sample_inputs(table, recipe.eval_rows)
 
 
 def announce(tables: Tables, recipe: Recipe, say: Callable[[str], None]) -> None:
     """Say aloud what was chosen for the user: the embedded data, or guessed columns."""
     if recipe.train is None:
-        say("no data given: using the embedded table-to-text set")
+        say(f"no data given: using the embedded {data.name(recipe.task)} set")
         return
     for table in (tables.train, tables.eval):
         announce_guess(table, say)
