@@ -1,4 +1,4 @@
-# make demo   every method on a small shipped base and embedded data; writes $(OUT)/report.html
+# make demo   every method on the two shipped bases and embedded data; writes two reports below $(OUT)
 # make test   the test suite            make lint   ruff and mypy            make clean   undo the installs
 # make bases  pretrain the two shipped bases again, from the folder TEXT=… of .txt.xz files (about an hour)
 #
@@ -20,8 +20,9 @@ help:
 	@sed -n '1,6s/^# \{0,1\}//p' $(MAKEFILE_LIST)
 
 demo: .venv-demo/.installed
-	.venv-demo/bin/graftune compare --out $(OUT)
-	@echo "open $(abspath $(OUT))/report.html"
+	.venv-demo/bin/graftune compare --out $(OUT)/decoder
+	.venv-demo/bin/graftune compare --out $(OUT)/encoder --base tiny-encoder --task classify
+	@echo "open $(abspath $(OUT))/decoder/report.html and $(abspath $(OUT))/encoder/report.html"
 
 test: .venv-test/.installed
 	.venv-test/bin/python -m pytest $(ARGS)

@@ -252,6 +252,7 @@ def test_bad_bases(toys, graftune, tmp_path, monkeypatch):
         (cut, "cannot load the weights"),
         (headless, "lacks weights"),
         (toys.bert, "does not write text from left to right"),
+        ("tiny-encoder", "does not write text from left to right"),
     ]:
         shaped(refused(graftune("train", "--out", tmp_path / "out", *flags(toys, base=base)), words))
     assert not (tmp_path / "out").exists()

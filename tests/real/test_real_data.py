@@ -13,9 +13,11 @@ import graftune as gt
 from graftune.methods.method import make
 from graftune.model.adapted import AdaptedModel
 from graftune.tasks.data import grouped, read
+from graftune.training.recipe import load
 
 DATA = Path(os.environ.get("GRAFTUNE_DATA", "/nonexistent"))
 pytestmark = [pytest.mark.data, pytest.mark.skipif(not DATA.is_dir(), reason="GRAFTUNE_DATA is not set")]
+DATA_FLAGS = {"train": str(DATA / "pros_cons/train.jsonl"), "eval": str(DATA / "pros_cons/dev.jsonl")}
 STORIES = DATA / "stories260k"
 
 
@@ -58,6 +60,17 @@ def test_a_real_base_learns_sentiment(tmp_path: Path) -> None:
         batch_size=32,
     )
     assert run.metrics["accuracy"] > 0.7
+
+
+@pytest.mark.slow
+def test_the_shipped_encoder_learns_sentiment_with_lora(tmp_path: Path) -> None:
+    run = gt.train(
+        "tiny-encoder",
+        gt.LoRA(),
+        recipe=load(str(Path(__file__).parents[2] / "benchmarks/tiny_encoder_pros_cons.yaml"), DATA_FLAGS),
+        out=tmp_path / "run",
+    )
+    assert run.metrics["accuracy"] >= 0.85
 
 
 def test_mixed_batches_on_a_real_base_generate_what_each_row_generates_alone() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from graftune.errors import unknown
 
-SHIPPED = {"tiny-decoder": "tiny_decoder"}
+SHIPPED = {"tiny-decoder": "tiny_decoder", "tiny-encoder": "tiny_encoder"}
 
 
 def path(name: str) -> Path:
