@@ -1,6 +1,6 @@
 # make demo   every method on the two shipped bases and embedded data; writes two reports below $(OUT)
 # make test   the test suite            make lint   ruff and mypy            make clean   undo the installs
-# make bases  pretrain the two shipped bases again, from the folder TEXT=… of .txt.xz files (about an hour)
+# make bases  pretrain the two shipped bases again, from the folder TEXT=… of .txt.xz files
 #
 # Each environment is made once and again only when pyproject.toml, constraints.txt or this file changes.
 # PYTHON=python3.12 picks an interpreter; TORCH_FLAGS="--index-url …" another source of torch (a CPU build).
