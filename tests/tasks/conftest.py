@@ -53,6 +53,13 @@ class Plain:
         self.calls.append(adapters)
         return self.base(**batch)
 
+    def hidden(self, *, adapters: str | None, **batch: torch.Tensor) -> torch.Tensor:
+        self.calls.append(adapters)
+        return self.base(**batch, output_hidden_states=True).hidden_states[-1]
+
+    def score(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.base.get_output_embeddings()(hidden)
+
     def generate(self, *, adapters: str | None, **options: Any) -> torch.Tensor:
         self.calls.append(adapters)
         return self.base.generate(**options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import signal
 import threading
 
@@ -15,22 +16,32 @@ from graftune.bases.loading import load_base, load_tokenizer
 from graftune.errors import GraftuneError
 from graftune.methods.method import PRESETS
 from graftune.tasks import registry
-from graftune.training import loop
+from graftune.training.budget import Budget
 from graftune.training.run import train
 from training.tiny import log, small
 
 TRAINED = sorted(name for name, (cls, _) in PRESETS.items() if cls.trainable)
 
 
-@given(st.integers(1, 500), st.floats(0, 0.99))
-def test_schedule_rises_to_one_and_falls_towards_zero(steps, warmup):
-    rates = [loop.schedule(step, steps, warmup) for step in range(steps)]
+def budget(steps, warmup, schedule="linear"):
+    return Budget(steps, 4, 0.5, warmup, 0.0, 1.0, 0, 1, 1, schedule=schedule)
+
+
+@given(st.integers(1, 500), st.floats(0, 0.99), st.sampled_from(["linear", "cosine", "constant"]))
+def test_rates_rise_to_the_peak_and_fall_as_the_schedule_says(steps, warmup, schedule):
+    rates = [budget(steps, warmup, schedule).rate(step) / 0.5 for step in range(steps)]
     rising = max(1, round(warmup * steps))
     assert all(0 < rate <= 1 for rate in rates)
     assert rates[rising - 1] == 1
     assert rates[:rising] == pytest.approx([(k + 1) / rising for k in range(rising)])
-    assert rates[rising - 1 :] == pytest.approx([1 - k / (steps - rising + 1) for k in range(steps - rising + 1)])
-    assert loop.schedule(steps, steps, warmup) == 0
+    gone = [k / (steps - rising + 1) for k in range(steps - rising + 1)]  # of the way down
+    falling = {
+        "linear": [1 - t for t in gone],
+        "cosine": [math.cos(math.pi * t / 2) ** 2 for t in gone],
+        "constant": [1] * len(gone),
+    }
+    assert rates[rising - 1 :] == pytest.approx(falling[schedule])
+    assert budget(steps, warmup, "linear").rate(steps) == 0
 
 
 @pytest.mark.parametrize("method", TRAINED)
@@ -106,7 +117,7 @@ def test_ctrl_c_waits_for_the_end_of_a_step(toys, tmp_path, monkeypatch):
         toys.train(tmp_path)
     assert signal.getsignal(signal.SIGINT) == before
     assert [point["step"] for point in log(tmp_path)] == [1]
-    assert (tmp_path / "checkpoint" / "state.json").exists()
+    assert (tmp_path / "checkpoints" / "step-00000001" / "state.json").exists()
 
 
 def test_training_runs_in_a_thread_of_its_own(toys, tmp_path):

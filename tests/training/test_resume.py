@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from graftune.errors import GraftuneError
-from graftune.training import loop
 from training.tiny import log, same, small, tensors
 
 METHODS = {
@@ -73,7 +72,7 @@ def test_interrupted_is_resumed(toys, tmp_path):
 
     toys.train(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        toys.train(tmp_path / "cut", checkpoint_every=None, watch=interrupt)
+        toys.train(tmp_path / "cut", watch=interrupt)
     toys.train(tmp_path / "cut", resume=True)
     assert same(tensors(tmp_path / "cut"), tensors(tmp_path / "whole"))
 
@@ -88,28 +87,49 @@ def test_a_folder_with_a_run_is_not_overwritten(toys, tmp_path):
     assert same(tensors(tmp_path), before)
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda folder: (folder / "state.safetensors").write_bytes(b"cut"),
-        lambda folder: (folder / "state.json").write_text('{"step": 2'),
-        lambda folder: (folder / "state.json").write_text('{"stap": 2}'),
-        lambda folder: (folder / "state.safetensors").unlink(),
-    ],
-)
-def test_a_damaged_checkpoint_is_named(toys, tmp_path, damage):
+DAMAGES = {
+    "cut": lambda folder: (folder / "state.safetensors").write_bytes(b"cut"),
+    "flipped": lambda folder: flip(folder / "state.safetensors"),
+    "half a record": lambda folder: (folder / "state.json").write_text('{"step": 2'),
+    "another record": lambda folder: (folder / "state.json").write_text('{"stap": 2}'),
+    "gone": lambda folder: (folder / "state.safetensors").unlink(),
+}
+
+
+def flip(path):
+    """Change one bit in the middle of a file: nothing but a checksum finds it."""
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_the_checkpoint_before_a_damaged_one_is_used(toys, tmp_path, damage):
+    toys.train(tmp_path / "whole", checkpoint_every=2)
     with pytest.raises(Killed):
-        toys.train(tmp_path, checkpoint_every=2, watch=kill_at(3))
-    damage(tmp_path / loop.CHECKPOINT)
-    with pytest.raises(GraftuneError, match=r"checkpoint at .* is damaged[\s\S]*delete that folder"):
+        toys.train(tmp_path / "cut", checkpoint_every=2, watch=kill_at(5))
+    DAMAGES[damage](tmp_path / "cut" / "checkpoints" / "step-00000004")
+    said: list[str] = []
+    toys.train(tmp_path / "cut", checkpoint_every=2, resume=True, say=said.append)
+    assert any("step-00000004 is damaged" in line for line in said)
+    assert same(tensors(tmp_path / "cut"), tensors(tmp_path / "whole"))
+
+
+def test_without_a_good_checkpoint_the_run_says_so(toys, tmp_path):
+    with pytest.raises(Killed):
+        toys.train(tmp_path, checkpoint_every=2, watch=kill_at(5))
+    for folder in (tmp_path / "checkpoints").iterdir():
+        flip(folder / "state.safetensors")
+    with pytest.raises(GraftuneError, match=r"no checkpoint in [\s\S]*2 damaged[\s\S]*delete that folder"):
         toys.train(tmp_path, checkpoint_every=2, resume=True)
 
 
 def test_a_checkpoint_holds_no_pickle(toys, tmp_path):
     with pytest.raises(Killed):
         toys.train(tmp_path, checkpoint_every=2, watch=kill_at(2))
-    assert sorted(file.name for file in (tmp_path / "checkpoint").iterdir()) == ["state.json", "state.safetensors"]
-    assert json.loads((tmp_path / "checkpoint" / "state.json").read_text())["step"] == 2
+    folder = tmp_path / "checkpoints" / "step-00000002"
+    assert sorted(file.name for file in folder.iterdir()) == ["state.json", "state.safetensors"]
+    assert json.loads((folder / "state.json").read_text())["step"] == 2
 
 
 def test_a_finished_run_is_not_trained_again(toys, tmp_path):

@@ -63,6 +63,11 @@ class Method:
         """Whether key/value rows count as positions, so that those of the text move by their number."""
         return False
 
+    @property
+    def rates(self) -> dict[str, float]:
+        """Factors on the learning rate, by a regular expression found in a parameter's name."""
+        return {}
+
     def build(self, context: Context) -> Build:
         """Make the parts for one base. Raises GraftuneError where the base has no fitting site."""
         raise NotImplementedError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from graftune.model.adapter import Adapter, Count
 from graftune.model.anatomy import Anatomy
 from graftune.model.attach import Graft, Handle, attach
 from graftune.model.context import Context, copied_names
+from graftune.model.head import Head
 from graftune.model.layout import Arranged, Layout, arrange, restore
 from graftune.model.merge import merged
 from graftune.model.prefixes import Prefixes
@@ -202,6 +203,36 @@ class AdaptedModel(nn.Module):
             output = self.base(**ready)
         return output if arranged is None else restore(output, arranged, len(self._routing.names))
 
+    def hidden(self, *, adapters: Names = None, **inputs: Any) -> Tensor:
+        """The hidden states (B, T, d) that the base's head would read: ``forward`` without its logits."""
+        if self._caches:
+            inputs.setdefault("use_cache", False)
+        with self._head.skipped() as read:
+            self(adapters=adapters, **inputs)
+        return self._layout.given(read[0])
+
+    def score(self, hidden: Tensor) -> Tensor:
+        """Logits (n, V) of chosen hidden states (n, d), for the adapter of the last call.
+
+        Raises GraftuneError where that call used several adapters of which one changes the head.
+        """
+        if len(set(self._routing.names)) > 1:
+            path = self.anatomy.paths[id(self._head.module)]
+            for name in self._routing.active:
+                if any(site.path == path for site in self.adapter(name).sites.values()):
+                    raise GraftuneError(
+                        "hidden states of several adapters cannot share a head that one of them changes",
+                        received=f"a part of {name!r} at {path}",
+                        expected="one adapter for all rows",
+                        do="score the rows of each adapter after a call of their own, or use forward",
+                    )
+        return self._head(hidden)
+
+    @cached_property
+    def _head(self) -> Head:
+        self._routing.set(None, 1, ())  # the base is run once as it is
+        return Head(self.base)
+
     @torch.no_grad()
     def generate(self, *, adapters: Names = None, **inputs: Any) -> Any:
         """``base.generate`` with an adapter per row; returns the given ids and the new tokens after them."""
@@ -253,6 +284,7 @@ class AdaptedModel(nn.Module):
         arranged = self._arrange(inputs)
         ready = dict(inputs) if arranged is None else {**inputs, **arranged.inputs}
         self._layout.virtual = None if arranged is None else arranged.virtual
+        self._layout.kept = None if arranged is None else arranged.kept
         hook = self.base.register_forward_pre_hook(self._position, with_kwargs=True)
         try:
             yield ready, arranged

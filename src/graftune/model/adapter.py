@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +61,7 @@ class Adapter(nn.Module):
             self.sites[key] = site
             self.parts[key] = part
         self.generators = nn.ModuleList(generators)
+        self._fixed = False  # whether the generated rows stand for now
 
     @property
     def virtual_tokens(self) -> int:
@@ -74,21 +76,44 @@ class Adapter(nn.Module):
         return max(part.length for part in self.parts.values() if isinstance(part, KeyValueRows))
 
     def refresh(self) -> None:
-        """Run each generator once and hand its rows to the parts: once per step, not per row or layer."""
+        """Run each generator and hand its rows to the parts: once per call, not per row or layer."""
+        if self._fixed:
+            return
+        for part, rows in self._generate():
+            part.generated = rows
+
+    def _generate(self) -> Iterator[tuple[Rows, Tensor]]:
+        """Each generated part with its rows as they are now."""
         for generator in self.generators:
             for key, rows in generator().items():
                 part = self.parts[escape(key)]
                 assert isinstance(part, Rows)
-                part.generated = rows
+                yield part, rows
+
+    @contextmanager
+    def generated_once(self) -> Iterator[None]:
+        """Within the block the generators have run once, for all calls; at its end their gradient is sent back.
+
+        Inside, the rows collect the gradients of any number of backward passes.
+        """
+        made = list(self._generate())
+        for part, rows in made:
+            part.generated = rows.detach().requires_grad_()
+        self._fixed = True
+        try:
+            yield
+        finally:
+            self._fixed = False
+        used = [(rows, part.generated.grad) for part, rows in made if part.generated is not None]
+        reached = [(rows, gradient) for rows, gradient in used if gradient is not None]
+        if reached:
+            torch.autograd.backward([rows for rows, _ in reached], [gradient for _, gradient in reached])
 
     def fold(self) -> None:
         """Turn generated rows into plain parameters and drop the generators."""
         with torch.no_grad():
-            for generator in self.generators:
-                for key, rows in generator().items():
-                    part = self.parts[escape(key)]
-                    assert isinstance(part, Rows)
-                    part.fold(rows)
+            for part, rows in self._generate():
+                part.fold(rows)
         self.generators = nn.ModuleList()
 
     def stored(self) -> dict[str, Tensor]:

@@ -36,6 +36,7 @@ class Layout:
 
     def __init__(self) -> None:
         self.virtual: Tensor | None = None
+        self.kept: Tensor | None = None
 
     def virtual_of(self, embedded: Tensor) -> Tensor | None:
         """The map for embeddings (B, T, d), or None for a step that only holds new tokens of a cached run.
@@ -47,6 +48,12 @@ class Layout:
         times = embedded.shape[0] // self.virtual.shape[0]
         virtual = self.virtual.repeat_interleave(times, dim=0)
         return torch.nn.functional.pad(virtual, (0, embedded.shape[1] - virtual.shape[1]), value=-1)
+
+    def given(self, hidden: Tensor) -> Tensor:
+        """The caller's columns of hidden states (B, T + n, d): (B, T, d)."""
+        if self.kept is None or self.kept.shape[1] == hidden.shape[1]:
+            return hidden
+        return hidden.gather(1, self.kept[..., None].expand(-1, -1, hidden.shape[-1]))
 
 
 #: Arguments that hold column numbers, and the outputs (B, T) that have an entry a column.

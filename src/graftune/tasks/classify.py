@@ -168,10 +168,10 @@ class Classify(Task):
         words = torch.tensor(self._words.ids, device=logits.device)
         return logits[rows, last.to(logits.device)][:, words].float()
 
-    def loss(self, outputs: Any, batch: dict[str, Tensor]) -> Tensor:
+    def loss(self, outputs: Any, batch: dict[str, Tensor], smoothing: float = 0.0) -> Tensor:
         """The mean over rows."""
         scores = self.scores(outputs, batch)
-        return cross_entropy(scores, batch["labels"].to(scores.device))
+        return cross_entropy(scores, batch["labels"].to(scores.device), label_smoothing=smoothing)
 
     def demonstration(self, row: Row) -> str:
         """`input word`, a line.

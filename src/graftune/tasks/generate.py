@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from graftune.errors import GraftuneError, unknown
@@ -16,6 +15,7 @@ from graftune.model.adapted import AdaptedModel
 from graftune.tasks import metrics
 from graftune.tasks.batches import IGNORED, by_length, inputs, pad
 from graftune.tasks.data import Row, grouped
+from graftune.tasks.losses import mean_loss
 from graftune.tasks.task import (
     Evaluation,
     Features,
@@ -94,10 +94,16 @@ class Generate(Task):
         batch["labels"] = pad([_per_token(item) for item in features], IGNORED)
         return batch
 
-    def loss(self, outputs: Any, batch: dict[str, Tensor]) -> Tensor:
+    def loss(self, outputs: Any, batch: dict[str, Tensor], smoothing: float = 0.0) -> Tensor:
         """The mean over all target tokens of the batch."""
-        total, count = _summed(outputs.logits, batch["labels"])
-        return total / count
+        answers = self.answers(batch)
+        chosen = answers != IGNORED
+        # Only the targets' logits are widened: those of all positions would fill the memory.
+        return cross_entropy(outputs.logits[chosen].float(), answers[chosen], label_smoothing=smoothing)
+
+    def answers(self, batch: dict[str, Tensor]) -> Tensor:
+        """Each position predicts the label of the next."""
+        return nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
 
     def demonstration(self, row: Row) -> str:
         return f"{row.input}{self.separator}{row.target}\n\n"
@@ -155,9 +161,8 @@ class Generate(Task):
         total, count = 0.0, 0
         for indices in by_length([len(item.ids) for item in features], batch_size):
             batch = to_device(self.collate([features[i] for i in indices], pad_id(tokenizer)), model)
-            outputs = model(**self.inputs(batch), adapters=adapter)
-            summed, targets = _summed(outputs.logits, batch["labels"])
-            total, count = total + summed.item(), count + targets
+            targets = self.targets(batch)
+            total, count = total + mean_loss(model, adapter, self, batch).item() * targets, count + targets
         return total / count
 
     def _texts(
@@ -215,18 +220,6 @@ class Generate(Task):
             )
         room = positions - self.max_new_tokens
         return room if max_length is None else min(max_length, room)
-
-
-def _summed(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
-    """The summed float32 cross-entropy of (rows, length, vocabulary) logits, and the number of targets.
-
-    The logits at one position predict the label of the next.
-    """
-    following = labels[:, 1:]
-    chosen = following != IGNORED
-    # Only the targets' logits are widened: those of all positions would fill the memory.
-    picked = logits[:, :-1][chosen].float()
-    return cross_entropy(picked, following[chosen], reduction="sum"), int(torch.count_nonzero(chosen))
 
 
 def _per_token(item: Features) -> list[int]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from graftune.errors import GraftuneError
+from graftune.tasks.batches import IGNORED
 from graftune.tasks.data import Row
 from graftune.tasks.template import Encoded, Template
 
@@ -94,8 +95,22 @@ class Task(ABC):
         return {name: tensor for name, tensor in batch.items() if name != "labels"}
 
     @abstractmethod
-    def loss(self, outputs: Any, batch: dict[str, Tensor]) -> Tensor:
-        """The mean cross-entropy, a float32 scalar, of a model's outputs for `batch`."""
+    def loss(self, outputs: Any, batch: dict[str, Tensor], smoothing: float = 0.0) -> Tensor:
+        """The mean cross-entropy, a float32 scalar, of a model's outputs for `batch`.
+
+        `smoothing` is the share of each target's probability that is spread over all classes.
+        """
+
+    def targets(self, batch: dict[str, Tensor]) -> int:
+        """How many targets the mean of `loss` is over."""
+        return int((batch["labels"] != IGNORED).sum())
+
+    def answers(self, batch: dict[str, Tensor]) -> Tensor | None:
+        """The token that each position has to predict, int64 (rows, length), -100 where there is none.
+
+        None for a task whose loss is not one over the vocabulary.
+        """
+        return None
 
     @abstractmethod
     def demonstration(self, row: Row) -> str:

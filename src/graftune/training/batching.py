@@ -1,4 +1,4 @@
-"""Batching: which rows make which step, as a pure function of the seed and the step."""
+"""Batching: which rows make which step, as a pure function of the seed and the step, and how a step is cut."""
 
 from __future__ import annotations
 
@@ -43,3 +43,30 @@ class Batches:
             part = part[np.argsort(self.lengths[part], kind="stable")]
             batches += [part[i : i + self.batch_size].tolist() for i in range(0, len(part), self.batch_size)]
         return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def micro_batches(lengths: Sequence[int], tokens: int | None) -> list[list[int]]:
+    """Indices of rows in groups of about ``tokens`` tokens with their padding; None keeps all together.
+
+    Rows of a group have similar lengths. There are as few groups as can be, of about equal size; a row longer
+    than ``tokens`` is a group by itself.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    if tokens is None:
+        return [order]
+
+    def cut(limit: int) -> list[list[int]]:
+        groups: list[list[int]] = []
+        for i in order:  # longest first, so the first of a group is its width
+            if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= limit:
+                groups[-1].append(i)
+            else:
+                groups.append([i])
+        return groups
+
+    fewest = len(cut(tokens))
+    low, high = max(lengths), max(tokens, max(lengths))
+    while low < high:  # the smallest limit that does with as few: no small group at the end
+        middle = (low + high) // 2
+        low, high = (low, middle) if len(cut(middle)) <= fewest else (middle + 1, high)
+    return cut(low)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from graftune.methods.method import Method
 
 #: Keys of a method's section that belong to training rather than to the method.
-TRAINING_KEYS: dict[str, Any] = {"lr": Annotated[float, Field(gt=0)]}
+TRAINING_KEYS: dict[str, Any] = {"lr": Annotated[float, Field(gt=0)], "rates": dict[str, Annotated[float, Field(ge=0)]]}
 _LENIENT = ConfigDict(coerce_numbers_to_str=True)
 
 
@@ -40,13 +40,20 @@ class Recipe(BaseModel):
     epochs: float | None = Field(None, gt=0)
     max_length: int | None = Field(None, ge=1)
     lr: float | None = Field(None, gt=0)
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup: float = Field(0.06, ge=0, lt=1)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0)
     seed: int = 0
     precision: Literal["fp32", "bf16", "auto"] = "auto"
+    products: Literal["auto", "onednn", "torch"] = "auto"
+    micro_tokens: int | None = Field(None, ge=1)
+    gradient_checkpointing: bool = False
     eval_every: int | None = Field(None, ge=1)
     checkpoint_every: int | None = Field(None, ge=1)
+    patience: int | None = Field(None, ge=1)
+    keep_best: bool = False
     threads: int | None = Field(None, ge=1)
     sections: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
@@ -64,6 +71,10 @@ class Recipe(BaseModel):
     def section(self, name: str) -> dict[str, Any]:
         """The options of one method or task, without those of training."""
         return {k: v for k, v in self.sections.get(name, {}).items() if k not in TRAINING_KEYS}
+
+    def rates_of(self, preset: str) -> dict[str, float]:
+        """The method's own factors on the learning rate, by a pattern in a parameter's name."""
+        return dict(self.sections.get(preset, {}).get("rates", {}))
 
     def learning_rate(self, preset: str, usual: float) -> float:
         """The method's own ``lr``, else the recipe's, else what is usual for the method."""

@@ -20,13 +20,15 @@ from graftune.model.adapted import AdaptedModel
 from graftune.model.adapter import Count
 from graftune.tasks.task import Evaluation, Features, first_virtual_id
 from graftune.training import recipe as recipes
-from graftune.training.loop import CHECKPOINT, Budget, Report, Watch, fit
+from graftune.training import state
+from graftune.training.budget import Budget, budget_of
+from graftune.training.loop import Report, Watch, fit
 from graftune.training.prepare import Prepared, announce, prepare, read_tables, task_of, template_of
 from graftune.training.recipe import Recipe
+from graftune.training.speed import fast
 from graftune.training.state import Progress
 
 RECORD = "run.json"
-DEFAULT_EPOCHS = 3.0
 CURVE_ROWS = 64  # held-out rows behind each point of the curve
 
 Say = Callable[[str], None]
@@ -58,23 +60,6 @@ def quiet(_: object) -> None:
     """Nobody watches."""
 
 
-def budget_of(recipe: Recipe, method: Method, rows: int, width: int) -> Budget:
-    """Steps and rates for a method on that many training rows, on a base of that width."""
-    per_epoch = -(-rows // recipe.batch_size)
-    steps = recipe.max_steps or max(1, round((recipe.epochs or DEFAULT_EPOCHS) * per_epoch))
-    return Budget(
-        steps=steps if method.trainable else 0,
-        batch_size=recipe.batch_size,
-        lr=recipe.learning_rate(method.preset, method.usual_rate(width)),
-        warmup=recipe.warmup,
-        weight_decay=recipe.weight_decay,
-        clip=recipe.clip,
-        seed=recipe.seed,
-        eval_every=recipe.eval_every or max(1, steps // 8),
-        checkpoint_every=recipe.checkpoint_every,
-    )
-
-
 def encode(
     prepared: Prepared, recipe: Recipe, method: Method, model: AdaptedModel
 ) -> tuple[list[Features], list[Features]]:
@@ -98,6 +83,7 @@ def train_adapter(
     method: Method,
     *,
     watch: Watch = quiet,
+    say: Say = quiet,
     folder: Path | None = None,
     resume: bool = False,
     begin: Callable[[], None] = lambda: None,
@@ -118,18 +104,20 @@ def train_adapter(
         progress = Progress()
         begin()
         if budget.steps:
-            progress = fit(
-                model,
-                name,
-                prepared.task,
-                features,
-                held,
-                prepared.tokenizer,
-                budget,
-                watch=watch,
-                folder=folder,
-                resume=resume,
-            )
+            with fast(model, recipe, say):
+                progress = fit(
+                    model,
+                    name,
+                    prepared.task,
+                    features,
+                    held,
+                    prepared.tokenizer,
+                    budget,
+                    watch=watch,
+                    say=say,
+                    folder=folder,
+                    resume=resume,
+                )
     except BaseException:
         model.close()  # the base is shared with the next run
         raise
@@ -225,7 +213,7 @@ def train(
     if resume and (out / RECORD).exists():
         say(f"{out} holds a finished run; nothing is left to do")
         return _finished(out)
-    if resume and not (out / CHECKPOINT).exists():
+    if resume and not state.any_in(out):
         say(f"{out} has no checkpoint yet: starting from the first step")
     prepared = prepare(recipe, task, tables, None if isinstance(base, str) else base, tokenizer)
     trained = train_adapter(
@@ -233,6 +221,7 @@ def train(
         recipe,
         method,
         watch=watch,
+        say=say,
         folder=out,
         resume=resume,
         begin=lambda: files.write_text(out / "recipe.yaml", resolved),
@@ -250,6 +239,7 @@ def train(
     finally:
         trained.model.close()
     _write_record(out, trained, prepared, evaluation)
+    state.clear(out)  # a finished run is not resumed
     return Run(out, trained.count, evaluation.metrics, trained.progress)
 
 

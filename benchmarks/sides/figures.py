@@ -1,0 +1,48 @@
+"""What a side reports: seconds a step and memory above the weights."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from typing import Any
+
+import psutil
+import torch
+
+from graftune.comparison.measure import peak_memory
+
+WARM = 3  # steps that are not counted
+
+
+class Clock:
+    """The time between the ends of successive steps, data loading included."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def tick(self) -> None:
+        """A step has ended."""
+        self.ends.append(time.perf_counter())
+
+    @property
+    def seconds(self) -> list[float]:
+        """Each step after the warm-up."""
+        return [b - a for a, b in zip(self.ends[WARM - 1 :], self.ends[WARM:], strict=False)]
+
+
+def run(train: Any, clock: Clock) -> None:
+    """Run ``train()`` and print what it took."""
+    with peak_memory() as peak:
+        losses = train()
+    json.dump(
+        {
+            "seconds": statistics.mean(clock.seconds),
+            "peak_bytes": peak.bytes,
+            "losses": losses,
+            "threads": torch.get_num_threads(),
+            "resident": psutil.Process().memory_info().rss,
+        },
+        sys.stdout,
+    )

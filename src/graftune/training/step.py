@@ -1,0 +1,70 @@
+"""The step: forward, backward and update for the rows of one batch, in micro-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from graftune.model.adapted import AdaptedModel
+from graftune.tasks.losses import mean_loss
+from graftune.tasks.task import Features, Task, to_device
+from graftune.training import distributed
+from graftune.training.batching import micro_batches
+from graftune.training.budget import Budget
+from graftune.training.optimizer import optimizer_of, set_rate
+
+
+@dataclass(frozen=True)
+class Done:
+    """What one step saw: its mean loss, the norm of its gradient before clipping, and its tokens."""
+
+    loss: float
+    norm: float
+    tokens: int
+
+
+class Step:
+    """One adapter, its optimizer and how a batch is cut.
+
+    The loss is the mean over all targets of the batch, however it is cut: a micro-batch counts by its share of
+    the targets. Nothing random is carried from step to step.
+    """
+
+    def __init__(self, model: AdaptedModel, name: str, task: Task, pad: int, budget: Budget) -> None:
+        self.model, self.name, self.task, self.pad, self.budget = model, name, task, pad, budget
+        self.adapter = model.adapter(name)
+        self.parameters = model.parameters_of(name)
+        self.optimizer = optimizer_of(self.adapter, budget)
+
+    def __call__(self, number: int, features: Sequence[Features]) -> Done:
+        """Step ``number``, counted from 0, on these rows."""
+        torch.manual_seed((self.budget.seed * 1_000_003 + number) * distributed.size() + distributed.rank())
+        loss, tokens = self.backward(features)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.budget.clip)
+        set_rate(self.optimizer, self.budget.rate(number))
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return Done(loss, norm.item(), tokens)
+
+    def backward(self, features: Sequence[Features]) -> tuple[float, int]:
+        """Add the gradient of the batch's mean loss to the parameters; that loss, and the number of tokens."""
+        cuts = micro_batches([len(f.ids) for f in features], self.budget.micro_tokens)
+        batches = [self.task.collate([features[i] for i in cut], self.pad) for cut in cuts]
+        targets = [self.task.targets(batch) for batch in batches]
+        total = torch.zeros((), device=self.model.device)
+        smoothing = self.budget.smoothing
+        with self.adapter.generated_once():
+            for batch, count in distributed.share(list(zip(batches, targets, strict=True))):
+                if not count:
+                    continue
+                part = count / sum(targets)
+                ready = to_device(batch, self.model)
+                total += part * mean_loss(self.model, self.name, self.task, ready, smoothing=smoothing, share=part)
+        if distributed.size() > 1:
+            for parameter in self.parameters:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+            distributed.summed([total, *(p.grad for p in self.parameters if p.grad is not None)])
+        return total.item(), sum(len(f.ids) for f in features)
