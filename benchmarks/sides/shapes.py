@@ -10,8 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from graftune import bases
-from graftune.tasks.generate import Generate
 from graftune.tasks.data import Row
+from graftune.tasks.generate import Generate
 from graftune.tasks.task import Features
 from graftune.tasks.template import Template
 

@@ -34,14 +34,12 @@ def main(shape: str, method: str, precision: str, train: str, steps: str, *optio
     recipe = Recipe(batch_size=16, max_steps=total, lr=1e-4, **dict(option.split("=") for option in options))
     chosen = method_of(shape, method)
     model.add("a", chosen, seed=0)
-    budget = budget_of(recipe, chosen, len(features), model.anatomy.width)
+    budget = budget_of(recipe, chosen, len(features), model)
     clock = Clock()
 
     def train_all() -> list[float]:
         with fast(model, recipe, lambda _: None):
-            done = fit(
-                model, "a", Generate(), features, [], shapes.tokenizer(), budget, watch=lambda _: clock.tick()
-            )
+            done = fit(model, "a", Generate(), features, [], shapes.tokenizer(), budget, watch=lambda _: clock.tick())
         return [point["loss"] for point in done.curve]
 
     run(train_all, clock)

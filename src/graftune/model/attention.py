@@ -22,7 +22,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterf
 from graftune.errors import GraftuneError
 
 PREFIX = "graftune_"
-SUPPORTED = ("sdpa", "eager")
+SUPPORTED: list[str] = []
 
 #: What surrounds an attention call: (module, query, key, value, mask) -> (key, value, mask)
 Extend = Callable[[nn.Module, Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor | None]]
@@ -57,9 +57,15 @@ def _original(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]]:
     return original
 
 
-for _name in SUPPORTED:
-    AttentionInterface.register(PREFIX + _name, _forward)
-    AttentionMaskInterface.register(PREFIX + _name, ALL_MASK_ATTENTION_FUNCTIONS[_name])
+def support(name: str) -> None:
+    """Let a base whose attention implementation has this name take key/value rows."""
+    AttentionInterface.register(PREFIX + name, _forward)
+    AttentionMaskInterface.register(PREFIX + name, ALL_MASK_ATTENTION_FUNCTIONS[name])
+    SUPPORTED.append(name)
+
+
+for _name in ("sdpa", "eager"):
+    support(_name)
 
 
 def _configs(base: nn.Module) -> list[PretrainedConfig]:
@@ -92,6 +98,24 @@ def release(base: nn.Module) -> None:
     for config in _configs(base):
         if (config._attn_implementation or "").startswith(PREFIX):
             config._attn_implementation_internal = config._attn_implementation.removeprefix(PREFIX)
+
+
+@contextmanager
+def renamed(base: nn.Module, old: str, new: str) -> Iterator[bool]:
+    """Within the block the base's attention is ``new`` wherever it is ``old``; yields whether it is anywhere."""
+
+    def exchange(before: str, after: str) -> bool:
+        found = [c for c in _configs(base) if (c._attn_implementation or "").removeprefix(PREFIX) == before]
+        for config in found:
+            prefix = PREFIX if config._attn_implementation.startswith(PREFIX) else ""
+            config._attn_implementation_internal = prefix + after
+        return bool(found)
+
+    found = exchange(old, new)
+    try:
+        yield found
+    finally:
+        exchange(new, old)
 
 
 def extend(module: nn.Module, function: Extend) -> None:

@@ -11,20 +11,22 @@ from torch import Tensor
 IGNORED = -100  # the label of a position that is no target
 
 
-def pad(rows: Sequence[Sequence[int]], value: int, side: Literal["left", "right"] = "right") -> Tensor:
-    """int64 (rows, longest): each row with `value` on the given side."""
-    width = max(len(row) for row in rows)
+def pad(rows: Sequence[Sequence[int]], value: int, side: Literal["left", "right"] = "right", width: int = 0) -> Tensor:
+    """int64 (rows, longest, but at least `width`): each row with `value` on the given side."""
+    width = max(width, *(len(row) for row in rows))
     filled = [[value] * (width - len(row)) for row in rows]
     if side == "left":
         return torch.tensor([[*fill, *row] for fill, row in zip(filled, rows, strict=True)])
     return torch.tensor([[*row, *fill] for fill, row in zip(filled, rows, strict=True)])
 
 
-def inputs(rows: Sequence[Sequence[int]], pad_id: int, side: Literal["left", "right"] = "right") -> dict[str, Tensor]:
-    """`input_ids` and `attention_mask`, both int64 (rows, longest)."""
+def inputs(
+    rows: Sequence[Sequence[int]], pad_id: int, side: Literal["left", "right"] = "right", width: int = 0
+) -> dict[str, Tensor]:
+    """`input_ids` and `attention_mask`, both int64 (rows, longest, but at least `width`)."""
     return {
-        "input_ids": pad(rows, pad_id, side),
-        "attention_mask": pad([[1] * len(row) for row in rows], 0, side),
+        "input_ids": pad(rows, pad_id, side, width),
+        "attention_mask": pad([[1] * len(row) for row in rows], 0, side, width),
     }
 
 

@@ -142,9 +142,9 @@ class Classify(Task):
         )
         return Features(prompt.ids + lead, self._known().index(row.target), prompt.truncated)
 
-    def collate(self, features: Sequence[Features], pad_id: int) -> dict[str, Tensor]:
-        """`input_ids` and `attention_mask`, int64 (rows, longest), and `labels`, int64 (rows,)."""
-        batch = inputs([item.ids for item in features], pad_id)
+    def collate(self, features: Sequence[Features], pad_id: int, width: int = 0) -> dict[str, Tensor]:
+        """`input_ids` and `attention_mask`, int64 (rows, longest or `width`), and `labels`, int64 (rows,)."""
+        batch = inputs([item.ids for item in features], pad_id, width=width)
         batch["labels"] = torch.tensor([item.labels for item in features])
         return batch
 

@@ -88,10 +88,10 @@ class Generate(Task):
         before = prompt.ids + separator
         return Features(before + target, [IGNORED] * len(before) + target, prompt.truncated)
 
-    def collate(self, features: Sequence[Features], pad_id: int) -> dict[str, Tensor]:
-        """`input_ids`, `attention_mask` and `labels`, all int64 (rows, longest), padded on the right."""
-        batch = inputs([item.ids for item in features], pad_id)
-        batch["labels"] = pad([_per_token(item) for item in features], IGNORED)
+    def collate(self, features: Sequence[Features], pad_id: int, width: int = 0) -> dict[str, Tensor]:
+        """`input_ids`, `attention_mask` and `labels`, int64 (rows, longest or `width`), padded on the right."""
+        batch = inputs([item.ids for item in features], pad_id, width=width)
+        batch["labels"] = pad([_per_token(item) for item in features], IGNORED, width=width)
         return batch
 
     def loss(self, outputs: Any, batch: dict[str, Tensor], smoothing: float = 0.0) -> Tensor:

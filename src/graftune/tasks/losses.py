@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch import Tensor, nn
 
 from graftune.model.adapted import AdaptedModel
 from graftune.tasks.batches import IGNORED
 from graftune.tasks.task import Task
 
-CHUNK_BYTES = 2**24  # of float32 logits at a time
+CHUNK_BYTES = 2**25  # of float32 logits at a time
+ROWS = 32  # chunks are multiples of it: a product of a new shape has to be prepared first
 
 
 def mean_loss(
@@ -46,16 +46,40 @@ def _over_vocabulary(
     held. What they say about the hidden states goes down the trunk together.
     """
     train = share is not None
+    count = len(answers)
+    hidden = nn.functional.pad(hidden, (0, 0, 0, -count % ROWS))
+    answers = nn.functional.pad(answers, (0, -count % ROWS), value=IGNORED)
     states = hidden.detach().requires_grad_(train and hidden.requires_grad)
-    rows = max(1, CHUNK_BYTES // (4 * model.base.get_input_embeddings().weight.shape[0]))
+    bytes_a_row = 4 * model.base.get_input_embeddings().weight.shape[0]
+    rows = max(1, CHUNK_BYTES // (bytes_a_row * ROWS)) * ROWS
     total = torch.zeros((), device=hidden.device)
     with torch.set_grad_enabled(train):
         for part, targets in zip(states.split(rows), answers.split(rows), strict=True):
-            logits = model.score(part).float()
-            loss = cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing) / len(answers)
-            if share is not None and loss.requires_grad:
-                (loss * share).backward()
-            total += loss.detach()
+            logits = model.score(part)
+            loss, gradient = _cross_entropy(logits.detach(), targets, smoothing)
+            total += loss / count
+            if share is not None and logits.requires_grad:
+                logits.backward(gradient.mul_(share / count).to(logits.dtype))
     if states.grad is not None:
         hidden.backward(states.grad)
     return total
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    """The summed cross-entropy of logits (n, V) and its gradient, float32 (n, V).
+
+    With q the targets' distribution, (1 - s) on the target and s/V everywhere: -Σ q log softmax, and
+    softmax - q. Rows whose target is -100 give nothing. One tensor of that size where autograd keeps three.
+    """
+    real = targets != IGNORED
+    at = torch.arange(len(targets), device=logits.device), targets.clamp(min=0)
+    logarithms = logits.log_softmax(-1, dtype=torch.float32)
+    loss = -(1 - smoothing) * logarithms[at]
+    if smoothing:
+        loss -= smoothing * logarithms.mean(-1)
+    gradient = logarithms.exp_()
+    if smoothing:
+        gradient -= smoothing / logits.shape[-1]
+    gradient[at] -= 1 - smoothing
+    gradient[~real] = 0
+    return loss[real].sum(), gradient

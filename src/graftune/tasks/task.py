@@ -87,8 +87,8 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def collate(self, features: Sequence[Features], pad_id: int) -> dict[str, Tensor]:
-        """`input_ids` and `attention_mask` (rows, longest), padded on the right, and `labels`."""
+    def collate(self, features: Sequence[Features], pad_id: int, width: int = 0) -> dict[str, Tensor]:
+        """`input_ids` and `attention_mask` (rows, longest or `width`), padded on the right, and `labels`."""
 
     def inputs(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The part of a batch that the model takes; the labels are for `loss`."""

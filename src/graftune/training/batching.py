@@ -46,27 +46,22 @@ class Batches:
 
 
 def micro_batches(lengths: Sequence[int], tokens: int | None) -> list[list[int]]:
-    """Indices of rows in groups of about ``tokens`` tokens with their padding; None keeps all together.
+    """Indices of rows in groups of at most ``tokens`` tokens with their padding; None keeps all together.
 
-    Rows of a group have similar lengths. There are as few groups as can be, of about equal size; a row longer
-    than ``tokens`` is a group by itself.
+    Rows of a group have similar lengths. There are as few groups as can be, of the same number of rows where they
+    fit so; a row longer than ``tokens`` is a group by itself.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     if tokens is None:
         return [order]
-
-    def cut(limit: int) -> list[list[int]]:
-        groups: list[list[int]] = []
-        for i in order:  # longest first, so the first of a group is its width
-            if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= limit:
-                groups[-1].append(i)
-            else:
-                groups.append([i])
-        return groups
-
-    fewest = len(cut(tokens))
-    low, high = max(lengths), max(tokens, max(lengths))
-    while low < high:  # the smallest limit that does with as few: no small group at the end
-        middle = (low + high) // 2
-        low, high = (low, middle) if len(cut(middle)) <= fewest else (middle + 1, high)
-    return cut(low)
+    groups: list[list[int]] = []
+    for i in order:  # longest first, so the first of a group is its width
+        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= tokens:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    size = -(-len(order) // len(groups))
+    equal = [order[start : start + size] for start in range(0, len(order), size)]
+    if all(len(group) * lengths[group[0]] <= tokens for group in equal):
+        return equal
+    return groups

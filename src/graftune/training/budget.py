@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from graftune.methods.method import Method
+from graftune.model.adapted import AdaptedModel
 from graftune.training.recipe import Recipe
 
 DEFAULT_EPOCHS = 3.0
@@ -51,8 +52,9 @@ class Budget:
         return self.lr * min(1.0, share)
 
 
-def budget_of(recipe: Recipe, method: Method, rows: int, width: int) -> Budget:
-    """Steps and rates for a method on that many training rows, on a base of that width."""
+def budget_of(recipe: Recipe, method: Method, rows: int, model: AdaptedModel) -> Budget:
+    """Steps and rates for a method on that many training rows, on the base of ``model``."""
+    width = model.anatomy.width
     per_epoch = -(-rows // recipe.batch_size)
     steps = recipe.max_steps or max(1, round((recipe.epochs or DEFAULT_EPOCHS) * per_epoch))
     every = recipe.eval_every or max(1, steps // POINTS)
@@ -69,7 +71,14 @@ def budget_of(recipe: Recipe, method: Method, rows: int, width: int) -> Budget:
         schedule=recipe.schedule,
         rates={**method.rates, **recipe.rates_of(method.preset)},
         smoothing=recipe.label_smoothing,
-        micro_tokens=recipe.micro_tokens,
+        micro_tokens=recipe.micro_tokens or _micro_tokens(model.device.type, width),
         patience=recipe.patience,
         keep_best=recipe.keep_best,
     )
+
+
+def _micro_tokens(device: str, width: int) -> int:
+    """Tokens of a micro-batch that use the device well: on a CPU as few as keep its products busy."""
+    if device != "cpu":
+        return 16_384
+    return 512 if width >= 512 else 1024

@@ -98,7 +98,7 @@ def train_adapter(
     heads = prepared.task.head_names(prepared.base) if method.trainable else ()
     model.add(name, method, heads=heads, labels=labels, seed=recipe.seed)
     try:
-        budget = budget_of(recipe, method, len(prepared.tables.train.rows), model.anatomy.width)
+        budget = budget_of(recipe, method, len(prepared.tables.train.rows), model)
         features, held = encode(prepared, recipe, method, model)
         count = model.count(name)
         progress = Progress()

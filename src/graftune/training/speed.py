@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
-
-from graftune.model import products
+from graftune.model import kernels
 from graftune.model.adapted import AdaptedModel
 from graftune.training.allocator import keep_freed_memory
 from graftune.training.recipe import Recipe
@@ -15,19 +13,16 @@ from graftune.training.recipe import Recipe
 
 @contextmanager
 def fast(model: AdaptedModel, recipe: Recipe, say: Callable[[str], None]) -> Iterator[None]:
-    """Within the block, the base multiplies by the product that the recipe chose, and freed memory is kept."""
+    """Within the block the base computes by the kernels that fit it, and freed memory is kept for the next step."""
+    if model.device.type == "cpu":
+        keep_freed_memory()
     if recipe.gradient_checkpointing:
         model.base.gradient_checkpointing_enable({"use_reentrant": False})
         model.train(model.training)
-    on_cpu = model.device.type == "cpu"
-    if on_cpu:
-        keep_freed_memory()
     try:
-        if on_cpu and model.base.dtype == torch.float32 and products.chosen(recipe.products) == "onednn":
-            say("fp32 products by oneDNN (--set products=torch for torch's own choice)")
-            with products.onednn(model.base):
-                yield
-        else:
+        with kernels.fast(model.base, recipe.products) as used:
+            if "linear" in used:
+                say("fp32 products by oneDNN (--set products=torch for torch's own choice)")
             yield
     finally:
         if recipe.gradient_checkpointing:

@@ -48,10 +48,19 @@ class Step:
         self.optimizer.zero_grad()
         return Done(loss, norm.item(), tokens)
 
+    def width(self, length: int) -> int:
+        """The number of columns for a row: a multiple of 8, as far as the base has positions.
+
+        Few different shapes, since for a new one the processor's products have to be prepared first.
+        """
+        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return max(length, min(-(-length // 8) * 8, positions or length))
+
     def backward(self, features: Sequence[Features]) -> tuple[float, int]:
         """Add the gradient of the batch's mean loss to the parameters; that loss, and the number of tokens."""
-        cuts = micro_batches([len(f.ids) for f in features], self.budget.micro_tokens)
-        batches = [self.task.collate([features[i] for i in cut], self.pad) for cut in cuts]
+        widths = [self.width(len(f.ids)) for f in features]
+        cuts = micro_batches(widths, self.budget.micro_tokens)
+        batches = [self.task.collate([features[i] for i in cut], self.pad, widths[cut[0]]) for cut in cuts]
         targets = [self.task.targets(batch) for batch in batches]
         total = torch.zeros((), device=self.model.device)
         smoothing = self.budget.smoothing

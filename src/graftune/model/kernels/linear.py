@@ -76,10 +76,16 @@ def _forward(module: nn.Module, x: Tensor) -> Tensor:
 
 
 @contextmanager
-def onednn(base: nn.Module) -> Iterator[None]:
-    """Within the block, the fp32 linear maps of ``base`` on the CPU multiply by oneDNN."""
+def replaced(base: nn.Module, products: str = "auto") -> Iterator[bool]:
+    """Within the block, the fp32 linear maps of ``base`` on the CPU multiply by oneDNN, if that is the choice.
+
+    Yields whether any does.
+    """
+    found: list[nn.Module] = []
+    if chosen(products) == "onednn":
+        linears = [module for module in base.modules() if is_linear(module)]
+        found = [m for m in linears if weight_of(m).dtype == torch.float32 and weight_of(m).is_cpu]
     with ExitStack() as stack:
-        for module in base.modules():
-            if is_linear(module) and weight_of(module).dtype == torch.float32 and weight_of(module).is_cpu:
-                stack.enter_context(forward_replaced(module, partial(_forward, module)))
-        yield
+        for module in found:
+            stack.enter_context(forward_replaced(module, partial(_forward, module)))
+        yield bool(found)
