@@ -47,6 +47,7 @@ class Plain:
 
     def __init__(self, base: Any) -> None:
         self.base, self.config = base, base.config
+        self.positions = base.config.max_position_embeddings
         self.calls: list[Any] = []
 
     def __call__(self, *, adapters: str | None, **batch: torch.Tensor) -> Any:

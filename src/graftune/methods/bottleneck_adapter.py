@@ -43,7 +43,7 @@ class BottleneckAdapter(Method):
     ``style``: "houlsby" after attention and FFN, x = the sub-layer's output, all LayerNorms trained too;
     "pfeiffer" after the FFN, x = the residual stream (post-norm models: through the pretrained LayerNorm);
     "parallel" beside the FFN, x = its input, s = 4, W_u zero at the start. ``activation``, ``scale``, ``std``
-    and ``norms`` default to the style's.
+    and ``norms`` default to the style's. ``last``: only in that many upper layers.
     """
 
     style: str = "houlsby"
@@ -53,13 +53,14 @@ class BottleneckAdapter(Method):
     std: float | None = None
     norms: bool | None = None
     dropout: float = 0.0
+    last: int | None = None
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {name: {"style": name} for name in STYLES}
     learning_rate: ClassVar[float] = 3e-3
 
     def __post_init__(self) -> None:
         self._one_of("style", STYLES)
-        self._at_least(1, "bottleneck")
+        self._at_least(1, "bottleneck", *(("last",) if self.last is not None else ()))
         if self.activation is not None and self.activation not in ACTIVATIONS:
             raise unknown("activation", self.activation, ACTIVATIONS)
 
@@ -67,7 +68,7 @@ class BottleneckAdapter(Method):
         style = STYLES[self.style]
         build = Build()
         for role in style.sublayers:
-            for site in context.anatomy.sublayers(role):
+            for site in context.upper(context.anatomy.sublayers(role), self.last):
                 part = Bottleneck(
                     site.width,
                     self.bottleneck,
@@ -80,5 +81,5 @@ class BottleneckAdapter(Method):
                 )
                 build.grafts.append((site, part))
         if style.norms if self.norms is None else self.norms:
-            build.grafts += context.copies(context.norm_parameters())
+            build.grafts += context.copies(context.norm_parameters(self.last))
         return build

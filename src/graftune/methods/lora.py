@@ -1,7 +1,8 @@
 """LoRA: h = W x + (α/r) B A x. Hu et al. 2021, arXiv:2106.09685, section 4.1.
 
-Variants: rsLoRA scales by α/√r (Kalajdzievski 2023, arXiv:2312.03732); DoRA trains magnitude and direction
-apart, W' = m ⊙ (W + s·BA)/‖W + s·BA‖ (Liu et al. 2024, arXiv:2402.09353).
+Variants: LoRA+ lets B learn faster than A (Hayou et al. 2024, arXiv:2402.12354); rsLoRA scales by α/√r
+(Kalajdzievski 2023, arXiv:2312.03732); DoRA trains magnitude and direction apart,
+W' = m ⊙ (W + s·BA)/‖W + s·BA‖ (Liu et al. 2024, arXiv:2402.09353).
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ class LoRA(Method):
 
     ``targets``: roles (q, k, v, o, gate, up, down), module names, or "all" inside the layers. ``alpha``
     is 32 as in the paper's GPT-2 runs; None means the rank, a scale of one. A starts Kaiming-uniform, B zero:
-    no-op at the start.
+    no-op at the start. ``last``: only that many upper layers. ``plus``: LoRA+'s ratio of B's learning rate to
+    A's (16 in the paper).
     """
 
     rank: int = 8
@@ -31,6 +33,8 @@ class LoRA(Method):
     dropout: float = 0.0
     rslora: bool = False
     dora: bool = False
+    last: int | None = None
+    plus: float | None = None
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"lora": {}, "dora": {"dora": True}}
     learning_rate: ClassVar[float] = 2e-3
@@ -38,6 +42,11 @@ class LoRA(Method):
     def __post_init__(self) -> None:
         self._at_least(1, "rank")
         self._at_least(0, "dropout")
+        self._at_least(1, *(name for name in ("last", "plus") if getattr(self, name) is not None))
+
+    @property
+    def rates(self) -> dict[str, float]:
+        return {} if self.plus is None else {r"\.B$": self.plus}
 
     @property
     def scale(self) -> float:
@@ -47,7 +56,7 @@ class LoRA(Method):
 
     def build(self, context: Context) -> Build:
         build = Build()
-        for site in context.anatomy.linears(self.targets):
+        for site in context.upper(context.anatomy.linears(self.targets), self.last):
             sizes = (site.inputs, site.outputs, self.rank, self.scale, self.dropout)
             part = DecomposedLowRank(*sizes, weight=context.weight(site)) if self.dora else LowRank(*sizes)
             build.grafts.append((site, part))

@@ -77,6 +77,11 @@ class AdaptedModel(nn.Module):
         """The base's device."""
         return self.base.device
 
+    @property
+    def positions(self) -> int | None:
+        """How many positions the base has, where it says so."""
+        return getattr(self.config.get_text_config(), "max_position_embeddings", None)
+
     # Adapters ----------------------------------------------------------------------------------------------
 
     def add(
@@ -207,7 +212,7 @@ class AdaptedModel(nn.Module):
         """The hidden states (B, T, d) that the base's head would read: ``forward`` without its logits."""
         if self._caches:
             inputs.setdefault("use_cache", False)
-        with self._head.skipped() as read:
+        with self.head.skipped() as read:
             self(adapters=adapters, **inputs)
         return self._layout.given(read[0])
 
@@ -217,7 +222,7 @@ class AdaptedModel(nn.Module):
         Raises GraftuneError where that call used several adapters of which one changes the head.
         """
         if len(set(self._routing.names)) > 1:
-            path = self.anatomy.paths[id(self._head.module)]
+            path = self.anatomy.paths[id(self.head.module)]
             for name in self._routing.active:
                 if any(site.path == path for site in self.adapter(name).sites.values()):
                     raise GraftuneError(
@@ -226,10 +231,11 @@ class AdaptedModel(nn.Module):
                         expected="one adapter for all rows",
                         do="score the rows of each adapter after a call of their own, or use forward",
                     )
-        return self._head(hidden)
+        return self.head(hidden)
 
     @cached_property
-    def _head(self) -> Head:
+    def head(self) -> Head:
+        """The base's output head. Raises GraftuneError where it has none."""
         self._routing.set(None, 1, ())  # the base is run once as it is
         return Head(self.base)
 

@@ -27,6 +27,7 @@ class Anatomy:
         for number, (path, events) in enumerate(by_layer(calls).items()):
             self.layers.append(read_layer(number, path, events))
         last = max((i for i, e in enumerate(calls) if layer_index(self, e.path) >= 0), default=len(calls))
+        self._behind = {e.path for e in calls[last + 1 :]}
         #: Norms between the last layer and the head.
         after = [e.path for e in calls[last + 1 :] if is_norm(e)]
         self.final_norms = tuple(path for path in after if path.split(".")[0] not in self.heads)
@@ -108,6 +109,13 @@ class Anatomy:
             for path, module in self.modules.items()
             if is_linear(module) and (path == name or path.endswith("." + name))
         ]
+
+    def depth(self, path: str) -> int:
+        """The lowest layer that a change of this module can reach: 0 for the embeddings, n behind the n layers."""
+        inside = layer_index(self, path)
+        if inside >= 0:
+            return inside
+        return len(self.layers) if path in self._behind else 0
 
 
 def layer_index(anatomy: Anatomy, path: str) -> int:

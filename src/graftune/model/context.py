@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,9 @@ from graftune.errors import GraftuneError
 from graftune.model import attention
 from graftune.model.anatomy import Anatomy
 from graftune.model.layers import weight_of
-from graftune.parts import LinearSite, ModuleSite, ParameterCopy, Site
+from graftune.parts import LinearSite, ModuleSite, ParameterCopy, Site, SubLayerSite
+
+Placed = TypeVar("Placed", LinearSite, SubLayerSite)
 
 
 class Context:
@@ -97,9 +99,24 @@ class Context:
         """Whether a parameter belongs to a head rather than to the trunk."""
         return name.split(".")[0] in self.anatomy.heads
 
-    def norm_parameters(self) -> list[str]:
-        """Names of the parameters of every normalisation layer."""
+    def upper(self, sites: Iterable[Placed], last: int | None) -> list[Placed]:
+        """The sites in the ``last`` layers; all of them for None. Raises GraftuneError for too many layers."""
+        layers = len(self.anatomy.layers)
+        if last is not None and last > layers:
+            raise GraftuneError(
+                "there are not that many layers to train",
+                received=f"last={last}",
+                expected=f"1 to {layers} layers",
+                do="lower it, or leave it out for all layers",
+            )
+        return [site for site in sites if last is None or site.layer >= layers - last]
+
+    def norm_parameters(self, last: int | None = None) -> list[str]:
+        """Names of the parameters of every normalisation layer, or of those in and behind the ``last`` layers."""
         norms = {p for p, m in self.anatomy.modules.items() if re.search("norm", type(m).__name__, re.IGNORECASE)}
+        if last is not None:
+            lowest = len(self.anatomy.layers) - last
+            norms = {path for path in norms if self.anatomy.depth(path) >= lowest}
         return [name for name in self.parameters if name.rpartition(".")[0] in norms]
 
     def copies(self, names: Iterable[str]) -> list[tuple[Site, nn.Module]]:

@@ -208,7 +208,7 @@ class Generate(Task):
 
     def _prompt_limit(self, model: AdaptedModel, max_length: int | None) -> int | None:
         """The longest prompt: the maximum length, within the base's positions less the new tokens."""
-        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        positions = model.positions
         if not positions or positions < 1:
             return max_length
         if positions <= self.max_new_tokens:

@@ -45,6 +45,14 @@ class Batches:
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
+def padded(length: int, positions: int | None) -> int:
+    """The number of columns for a row: a multiple of 8, as far as the base has positions.
+
+    Few different shapes, since for a new one the processor's products have to be prepared first.
+    """
+    return max(length, min(-(-length // 8) * 8, positions or length))
+
+
 def micro_batches(lengths: Sequence[int], tokens: int | None) -> list[list[int]]:
     """Indices of rows in groups of at most ``tokens`` tokens with their padding; None keeps all together.
 

@@ -33,6 +33,8 @@ class Budget:
     micro_tokens: int | None = None
     patience: int | None = None
     keep_best: bool = False
+    trunk_cache: tuple[float, float] | None = None
+    """Bounds in GiB of what is kept of the frozen layers, in memory and on disk."""
 
     @property
     def watches_best(self) -> bool:
@@ -74,6 +76,7 @@ def budget_of(recipe: Recipe, method: Method, rows: int, model: AdaptedModel) ->
         micro_tokens=recipe.micro_tokens or _micro_tokens(model.device.type, width),
         patience=recipe.patience,
         keep_best=recipe.keep_best,
+        trunk_cache=(recipe.cache_memory, recipe.cache_disk) if recipe.cache_trunk else None,
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from graftune.training.budget import Budget
 from graftune.training.interrupt import held_interrupt
 from graftune.training.state import Log, Progress
 from graftune.training.step import Done, Step
+from graftune.training.trunk_cache import TrunkCache
 
 LOG = "log.jsonl"
 
@@ -86,7 +88,8 @@ def fit(
     log = Log(None if folder is None else folder / LOG, progress.curve)
     model.train()
     began, before = time.monotonic(), progress.seconds
-    with held_interrupt() as interrupted:
+    again = budget.steps > batches.per_epoch  # rows are seen more than once
+    with held_interrupt() as interrupted, _trunk(step, features if again else [], say) as step.trunk:
         while progress.step < budget.steps and not _given_up(progress, budget):
             done = step(progress.step, [features[i] for i in batches[progress.step]])
             rate = budget.rate(progress.step)
@@ -114,6 +117,23 @@ def fit(
         state.restore(step.adapter, best)
     model.eval()
     return progress
+
+
+@contextmanager
+def _trunk(step: Step, features: Sequence[Features], say: Callable[[str], None]) -> Iterator[TrunkCache | None]:
+    """Within the block, what the frozen layers make of ``features`` is kept, where there are such layers."""
+    bounds = step.budget.trunk_cache
+    cache = TrunkCache.of(step.model, step.name, step.task, step.pad, *bounds) if bounds and features else None
+    if cache is None:
+        yield None
+        return
+    try:
+        cache.fill(features)
+        layers = f"{cache.trunk.depth} of {len(step.model.anatomy.layers)}"
+        say(f"the lowest {layers} layers are frozen: their output is computed once ({cache.bytes / 2**20:,.0f} MiB)")
+        yield cache
+    finally:
+        cache.close()
 
 
 def _given_up(progress: Progress, budget: Budget) -> bool:

@@ -50,6 +50,9 @@ class Recipe(BaseModel):
     products: Literal["auto", "onednn", "torch"] = "auto"
     micro_tokens: int | None = Field(None, ge=1)
     gradient_checkpointing: bool = False
+    cache_trunk: bool = True
+    cache_memory: float = Field(2.0, ge=0)
+    cache_disk: float = Field(8.0, ge=0)
     eval_every: int | None = Field(None, ge=1)
     checkpoint_every: int | None = Field(None, ge=1)
     patience: int | None = Field(None, ge=1)

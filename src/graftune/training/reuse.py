@@ -107,7 +107,7 @@ def ready(
     else:
         text = "{input}"
     model.eval()
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    positions = model.positions
     return Ready(
         model,
         tokenizer,

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from graftune.model.adapted import AdaptedModel
 from graftune.tasks.losses import mean_loss
 from graftune.tasks.task import Features, Task, to_device
 from graftune.training import distributed
-from graftune.training.batching import micro_batches
+from graftune.training.batching import micro_batches, padded
 from graftune.training.budget import Budget
 from graftune.training.optimizer import optimizer_of, set_rate
+from graftune.training.trunk_cache import TrunkCache
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Step:
         self.adapter = model.adapter(name)
         self.parameters = model.parameters_of(name)
         self.optimizer = optimizer_of(self.adapter, budget)
+        #: Stands in for the frozen layers below the lowest trained one, where it is given.
+        self.trunk: TrunkCache | None = None
 
     def __call__(self, number: int, features: Sequence[Features]) -> Done:
         """Step ``number``, counted from 0, on these rows."""
@@ -48,32 +53,26 @@ class Step:
         self.optimizer.zero_grad()
         return Done(loss, norm.item(), tokens)
 
-    def width(self, length: int) -> int:
-        """The number of columns for a row: a multiple of 8, as far as the base has positions.
-
-        Few different shapes, since for a new one the processor's products have to be prepared first.
-        """
-        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        return max(length, min(-(-length // 8) * 8, positions or length))
-
     def backward(self, features: Sequence[Features]) -> tuple[float, int]:
         """Add the gradient of the batch's mean loss to the parameters; that loss, and the number of tokens."""
-        widths = [self.width(len(f.ids)) for f in features]
-        cuts = micro_batches(widths, self.budget.micro_tokens)
-        batches = [self.task.collate([features[i] for i in cut], self.pad, widths[cut[0]]) for cut in cuts]
+        widths = [padded(len(f.ids), self.model.positions) for f in features]
+        cuts = [[features[i] for i in cut] for cut in micro_batches(widths, self.budget.micro_tokens)]
+        batches = [self.task.collate(cut, self.pad, padded(len(cut[0].ids), self.model.positions)) for cut in cuts]
         targets = [self.task.targets(batch) for batch in batches]
         total = torch.zeros((), device=self.model.device)
-        smoothing = self.budget.smoothing
         with self.adapter.generated_once():
-            for batch, count in distributed.share(list(zip(batches, targets, strict=True))):
-                if not count:
-                    continue
-                part = count / sum(targets)
-                ready = to_device(batch, self.model)
-                total += part * mean_loss(self.model, self.name, self.task, ready, smoothing=smoothing, share=part)
+            for cut, batch, count in distributed.share(list(zip(cuts, batches, targets, strict=True))):
+                if count:
+                    part = count / sum(targets)
+                    with nullcontext() if self.trunk is None else self.trunk.standing_in(cut, batch):
+                        total += part * self._loss(to_device(batch, self.model), part)
         if distributed.size() > 1:
             for parameter in self.parameters:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
             distributed.summed([total, *(p.grad for p in self.parameters if p.grad is not None)])
         return total.item(), sum(len(f.ids) for f in features)
+
+    def _loss(self, batch: dict[str, Tensor], share: float) -> Tensor:
+        """The mean loss of a micro-batch, whose gradient is added ``share`` times."""
+        return mean_loss(self.model, self.name, self.task, batch, smoothing=self.budget.smoothing, share=share)
