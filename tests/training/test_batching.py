@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graftune.training.batching import Batches
+from graftune.training.batching import Batches, micro_batches, padded
 
 lengths = st.lists(st.integers(1, 50), min_size=1, max_size=60)
 
@@ -38,3 +38,31 @@ def test_rows_of_a_batch_have_similar_lengths():
     batches = Batches(lengths, 10, 0)
     spread = max(max(lengths[i] for i in batches[k]) - min(lengths[i] for i in batches[k]) for k in range(16))
     assert spread < 20
+
+
+@given(lengths, st.none() | st.integers(1, 200))
+def test_micro_batches_hold_every_row_once_within_their_tokens(lengths, tokens):
+    groups = micro_batches(lengths, tokens)
+    assert sorted(row for group in groups for row in group) == list(range(len(lengths)))
+    for group in groups:
+        assert lengths[group[0]] == max(lengths[i] for i in group), "the first row is the longest"
+        assert tokens is None or len(group) == 1 or len(group) * lengths[group[0]] <= tokens
+    if tokens is None:
+        assert len(groups) == 1
+
+
+@given(st.integers(1, 40), st.integers(1, 30), st.integers(30, 300))
+def test_rows_of_one_length_are_cut_into_as_few_equal_groups_as_can_be(rows, length, tokens):
+    groups = micro_batches([length] * rows, tokens)
+    assert len(groups) == -(-rows // (tokens // length))
+    sizes = [len(group) for group in groups]
+    assert max(sizes) == -(-rows // len(groups))
+    assert len({size for size in sizes[:-1]}) <= 1
+
+
+@given(st.integers(1, 300), st.none() | st.integers(1, 300))
+def test_widths_are_few_and_within_the_positions(length, positions):
+    width = padded(length, positions)
+    assert length <= width < length + 8
+    assert width % 8 == 0 or width in (length, positions)
+    assert positions is None or width <= max(length, positions)

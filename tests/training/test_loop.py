@@ -6,6 +6,7 @@ import copy
 import math
 import signal
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,10 +16,17 @@ from hypothesis import strategies as st
 from graftune.bases.loading import load_base, load_tokenizer
 from graftune.errors import GraftuneError
 from graftune.methods.method import PRESETS
+from graftune.model.adapted import AdaptedModel
 from graftune.tasks import registry
+from graftune.tasks.data import read
+from graftune.tasks.task import first_virtual_id
+from graftune.tasks.template import Template
 from graftune.training.budget import Budget
+from graftune.training.optimizer import set_rate
 from graftune.training.run import train
-from training.tiny import log, small
+from graftune.training.step import Step
+from methods_under_test import disturb
+from training.tiny import contradictions, log, small
 
 TRAINED = sorted(name for name, (cls, _) in PRESETS.items() if cls.trainable)
 
@@ -125,3 +133,92 @@ def test_training_runs_in_a_thread_of_its_own(toys, tmp_path):
     thread.start()
     thread.join()
     assert (tmp_path / "run.json").exists()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize(("base", "task"), [("llama", "generate"), ("bert", "classify")])
+@pytest.mark.parametrize("method", TRAINED)
+def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch(toys, base, task, method, smoothing):
+    """Exactly: the mean is over all targets of the batch. Generators run once for all of them."""
+    gradients = []
+    for tokens in (None, 25, 1):
+        model, data, made = step_on(toys, base, task, method)
+        step = Step(model, "a", made, 0, replace(budget(9, 0), micro_tokens=tokens, smoothing=smoothing))
+        loss, _ = step.backward(data)
+        gradients.append([torch.tensor(loss).double(), *(p.grad for p in model.parameters_of("a"))])
+        model.close()
+    for cut in gradients[1:]:
+        for whole, mine in zip(gradients[0], cut, strict=True):
+            assert (whole is None) == (mine is None)
+            if whole is not None:
+                torch.testing.assert_close(mine, whole, atol=1e-6, rtol=1e-5)
+
+
+def step_on(toys, base, task, method):
+    """A model in float64 with a disturbed adapter, rows of unequal lengths, and the task."""
+    made = registry.make(task)
+    rows = read(toys.data[task][0]).rows[:7]
+    rows = [replace(row, input=row.input + "!" * (3 * n)) for n, row in enumerate(rows)]
+    made.prepare(rows)
+    tokenizer = load_tokenizer(getattr(toys, base))
+    loaded = load_base(getattr(toys, base), made, tokenizer)
+    model = AdaptedModel(loaded, tokenizer)
+    model.add("a", small(method), heads=made.head_names(loaded), seed=0)
+    model.double().train()
+    disturb(model, "a", size=0.02)
+    template = Template(model.adapter("a").method.template)
+    data = [made.encode(row, tokenizer, template, first_virtual_id(model)) for row in rows]
+    return model, data, made
+
+
+def test_lora_plus_and_rates_by_name(toys, tmp_path):
+    """Adam's first step moves every parameter by its learning rate."""
+    model, _, made = step_on(toys, "llama", "generate", "lora")
+    plan = replace(budget(1, 0), rates={r"\.B$": 16, "layers/1": 3})
+    step = Step(model, "a", made, 0, plan)
+    before = {n: p.detach().clone() for n, p in step.adapter.named_parameters()}
+    for parameter in step.parameters:
+        parameter.grad = torch.ones_like(parameter)
+    set_rate(step.optimizer, plan.rate(0))
+    step.optimizer.step()
+    for name, parameter in step.adapter.named_parameters():
+        factor = 3 if "layers/1" in name else 16 if name.endswith(".B") else 1
+        torch.testing.assert_close(
+            before[name] - parameter, torch.full_like(parameter, 0.5 * factor), rtol=1e-6, atol=0
+        )
+    with pytest.raises(GraftuneError, match=r"a part that is not there[\s\S]*'lstm'"):
+        toys.train(tmp_path, "lora", lora={"rates": {"lstm": 2}})
+
+
+def test_lora_plus_is_an_option_of_lora():
+    assert small("lora", plus=16).rates == {r"\.B$": 16}
+    assert small("lora").rates == {}
+
+
+def test_early_stopping_gives_the_best_adapter(toys, tmp_path):
+    """Answers that contradict the training rows: their loss rises again, and the run goes back to its lowest point."""
+    options = {"eval": contradictions(tmp_path), "lr": 0.05, "max_steps": 40, "eval_every": 1}
+    run = toys.train(tmp_path / "stopped", "lora", **options, patience=3)
+    losses = [point["eval_loss"] for point in run.progress.curve]
+    best = losses.index(min(losses))
+    assert len(losses) == best + 1 + 3 < 40
+    assert run.metrics["loss"] == pytest.approx(losses[best], rel=1e-5)
+    whole = toys.train(tmp_path / "whole", "lora", **options)
+    assert whole.metrics["loss"] > 1.1 * losses[best]
+    kept = toys.train(tmp_path / "kept", "lora", **options, keep_best=True)
+    assert kept.progress.step == 40
+    assert kept.metrics["loss"] == pytest.approx(min(p["eval_loss"] for p in kept.progress.curve), rel=1e-5)
+
+
+def test_gradient_checkpointing_trains_the_same(toys, tmp_path):
+    for name, on in (("with", True), ("without", False)):
+        toys.train(tmp_path / name, "houlsby", gradient_checkpointing=on)
+    for mine, plain in zip(log(tmp_path / "with"), log(tmp_path / "without"), strict=True):
+        assert mine["loss"] == pytest.approx(plain["loss"], rel=1e-5)
+
+
+def test_products_are_chosen_aloud(toys, tmp_path):
+    said: list[str] = []
+    toys.train(tmp_path / "a", products="onednn", say=said.append)
+    toys.train(tmp_path / "b", products="torch", say=said.append)
+    assert sum("fp32 products by oneDNN" in line for line in said) == 1

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from graftune.errors import GraftuneError
-from training.tiny import log, same, small, tensors
+from training.tiny import contradictions, log, same, small, tensors
 
 METHODS = {
     "lora": small("lora", dropout=0.2),  # its dropout needs the random state
@@ -142,3 +142,15 @@ def test_a_finished_run_is_not_trained_again(toys, tmp_path):
     assert again.progress.curve == first.progress.curve
     assert (tmp_path / "adapter" / "adapter.safetensors").stat().st_mtime_ns == before
     assert any("finished" in line for line in said)
+
+
+def test_the_best_adapter_is_remembered_over_a_kill(toys, tmp_path):
+    options = {"lr": 0.05, "max_steps": 40, "eval_every": 1, "checkpoint_every": 1, "keep_best": True}
+    options["eval"] = contradictions(tmp_path)
+    whole = toys.train(tmp_path / "whole", **options)
+    best = whole.progress.best
+    assert best < 37, "the kill has to come after it"
+    with pytest.raises(Killed):
+        toys.train(tmp_path / "cut", **options, watch=kill_at(38))
+    toys.train(tmp_path / "cut", **options, resume=True)
+    assert same(tensors(tmp_path / "cut"), tensors(tmp_path / "whole"))

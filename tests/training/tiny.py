@@ -85,6 +85,11 @@ def generation_rows(count: int) -> list[dict[str, str]]:
     return [{"table": f"n{i % 3}", "text": ("zero", "one", "two")[i % 3]} for i in range(count)]
 
 
+def contradictions(folder: Path) -> str:
+    """Rows of the same form as those trained on, with other answers: training helps at first, then hurts."""
+    return write(folder / "other.jsonl", [{"table": f"n{i}", "text": ("two", "zero", "one")[i]} for i in range(3)])
+
+
 def classification_rows(count: int) -> list[dict[str, str]]:
     return [{"sentence": f"{'good' if i % 2 else 'bad'} {i}", "label": "yes" if i % 2 else "no"} for i in range(count)]
 
