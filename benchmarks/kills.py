@@ -24,10 +24,22 @@ from graftune.training.run import versions
 
 METHODS = ("lora", "p-tuning", "prefix", "freeze", "houlsby")
 #: Steps of the embedded data set; dropout where a method has it, so that random streams matter as well.
-OPTIONS = (
-    "--max-steps 60 --checkpoint-every 3 --batch-size 8 --eval-rows 8 --set generate.max_new_tokens=4 "
-    "--set eval_every=10 --set keep_best=true"
-).split()
+OPTIONS = [
+    "--max-steps",
+    "60",
+    "--checkpoint-every",
+    "3",
+    "--batch-size",
+    "8",
+    "--eval-rows",
+    "8",
+    "--set",
+    "generate.max_new_tokens=4",
+    "--set",
+    "eval_every=10",
+    "--set",
+    "keep_best=true",
+]
 DROPOUT = {"lora": ["--set", "lora.dropout=0.1"], "prefix": ["--set", "prefix.dropout=0.1"]}
 
 

@@ -204,7 +204,7 @@ def test_early_stopping_gives_the_best_adapter(toys, tmp_path):
     assert len(losses) == best + 1 + 3 < 40
     assert run.metrics["loss"] == pytest.approx(losses[best], rel=1e-5)
     whole = toys.train(tmp_path / "whole", "lora", **options)
-    assert whole.metrics["loss"] > 1.1 * losses[best]
+    assert whole.metrics["loss"] > losses[best] + 0.05
     kept = toys.train(tmp_path / "kept", "lora", **options, keep_best=True)
     assert kept.progress.step == 40
     assert kept.metrics["loss"] == pytest.approx(min(p["eval_loss"] for p in kept.progress.curve), rel=1e-5)

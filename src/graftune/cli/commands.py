@@ -89,11 +89,12 @@ def train(
     _threads(resolved)
     with live.line() as line:
         result = run(resolved.base, built, out=out, recipe=resolved, resume=resume, watch=line.report, say=live.say)
-    typer.echo(
-        f"{name}: {_metrics(result.metrics)}\n"
-        f"trained {result.count.trained:,} parameters, stored {result.count.stored:,}\n"
-        f"adapter: {out / 'adapter'}"
-    )
+    if live.SPEAKS:
+        typer.echo(
+            f"{name}: {_metrics(result.metrics)}\n"
+            f"trained {result.count.trained:,} parameters, stored {result.count.stored:,}\n"
+            f"adapter: {out / 'adapter'}"
+        )
 
 
 def compare(
@@ -137,8 +138,9 @@ def compare(
     _threads(resolved)
     with live.line() as line:
         shown = run(resolved.base, out=out, recipe=resolved, watch=line.event, say=live.say)
-    Console(width=None if live.console.is_terminal else 160).print(shown)
-    typer.echo(f"report: {out / 'report.html'}")
+    if live.SPEAKS:
+        Console(width=None if live.console.is_terminal else 160).print(shown)
+        typer.echo(f"report: {out / 'report.html'}")
 
 
 def evaluate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
     from graftune.comparison.compare import Event
     from graftune.training.loop import Report
 
-console = Console(stderr=True)
+#: Of several processes the first one speaks.
+SPEAKS = os.environ.get("RANK", "0") == "0"
+console = Console(stderr=True, quiet=not SPEAKS)
 
 
 def _memory() -> str:

@@ -15,6 +15,7 @@ from graftune.comparison import folder, report, results, table
 from graftune.comparison.measure import inference, peak_memory
 from graftune.errors import GraftuneError
 from graftune.methods.method import PRESETS, Method, make
+from graftune.training import distributed
 from graftune.training import recipe as recipes
 from graftune.training.loop import Report
 from graftune.training.prepare import Prepared, Tables, announce, prepare, read_tables, task_of, template_of
@@ -71,9 +72,19 @@ def compare(
     comparison continues), ``table.md``, ``report.html`` and the adapters. ``options`` are recipe keys. A run
     that fails is a line with its reason; the others go on. Raises GraftuneError for anything wrong before.
     """
+    distributed.join()
+    if not distributed.first():
+        watch, say = quiet, lambda _: None
     out = Path(out)
     named = base if isinstance(base, str) else base.config.name_or_path
     recipe = recipes.given(named, recipe, options)
+    if recipe.shard:
+        raise GraftuneError(
+            "compare does not shard the base",
+            received="shard=true",
+            expected="a base that every process holds whole, since a run that fails must leave it so",
+            do="leave shard out, or train the methods one by one",
+        )
     if recipe.train is None and recipe.max_steps is None and recipe.epochs is None:
         usual = DEMO.get(recipe.task, {})
         recipe = recipe.model_copy(update={k: v for k, v in usual.items() if k not in recipe.model_fields_set})
@@ -92,18 +103,21 @@ def compare(
     )
     folder.check(out, resolved)
     done = folder.finished(out)
+    data = tables.train.fingerprint, tables.eval.fingerprint
+    distributed.agree("options, data and folder", (resolved, data, sorted(done)))
     plan = list(enumerate([(method, recipe.seed + k) for k in range(seeds) for method in chosen], 1))
     todo = [(number, method, seed) for number, (method, seed) in plan if (method.preset, seed) not in done]
     if todo:
         given = None if isinstance(base, str) else base
         bases = _Bases(recipe, tables, [method for _, method, _ in todo], given, tokenizer)
-        files.write_text(out / "recipe.yaml", resolved)
-        if not (out / "comparison.json").exists():
-            folder.write_header(out, recipe, bases.any(), [recipe.seed + k for k in range(seeds)])
+        if distributed.first():
+            files.write_text(out / "recipe.yaml", resolved)
+            if not (out / "comparison.json").exists():
+                folder.write_header(out, recipe, bases.any(), [recipe.seed + k for k in range(seeds)])
         try:
             _run(todo, bases, recipe, out, watch, len(plan))
         finally:  # also after Ctrl-C: what was finished is shown
-            if (out / "results.jsonl").exists():
+            if distributed.first() and (out / "results.jsonl").exists():
                 with files.disk_errors(out):
                     report.write(out)
     if not folder.finished(out):
@@ -170,7 +184,10 @@ def _run(
             result = _one(prepared, seeded, method, out / "adapters" / f"{method.preset}-seed{seed}", tell)
         except GraftuneError as error:
             result = {"status": "failed", "error": str(error)}
-        folder.append(out / "results.jsonl", {"method": method.preset, "label": method.preset, "seed": seed, **result})
+        if distributed.first():
+            line = {"method": method.preset, "label": method.preset, "seed": seed, **result}
+            folder.append(out / "results.jsonl", line)
+        distributed.told(None)  # the others wait until the line is written
 
 
 def _one(prepared: Prepared, recipe: Recipe, method: Method, place: Path, tell: Callable[..., None]) -> dict[str, Any]:
@@ -179,6 +196,8 @@ def _one(prepared: Prepared, recipe: Recipe, method: Method, place: Path, tell: 
     with peak_memory() as peak:
         trained = train_adapter(prepared, recipe, method, watch=lambda r: tell("training", r))
     try:
+        if not distributed.first():
+            return {}
         native.save(trained.model.adapter(trained.name), prepared.base, place, use_of(trained, prepared, recipe))
         trained.model.adapter(trained.name).fold()  # measured as it is served
         tell("evaluating")

@@ -83,12 +83,14 @@ def fit(
     progress, best = Progress(), dict[str, Tensor]()
     if resume and folder is not None:
         progress, best = state.load(folder, step.adapter, step.optimizer, say)
+        distributed.agree("checkpoint", progress.step)
     if not distributed.first():
         folder = None
     log = Log(None if folder is None else folder / LOG, progress.curve)
     model.train()
     began, before = time.monotonic(), progress.seconds
-    again = budget.steps > batches.per_epoch  # rows are seen more than once
+    # Worth it where rows are seen more than once; in lockstep no process may compute a row that others have kept.
+    again = budget.steps > batches.per_epoch and not step.lockstep
     with held_interrupt() as interrupted, _trunk(step, features if again else [], say) as step.trunk:
         while progress.step < budget.steps and not _given_up(progress, budget):
             done = step(progress.step, [features[i] for i in batches[progress.step]])
@@ -107,9 +109,10 @@ def fit(
             log.add(point)
             if eval_loss is not None and budget.watches_best and progress.best == progress.step:
                 best = {n: p.detach().clone() for n, p in step.adapter.named_parameters()}
-            if folder is not None and (progress.step % budget.checkpoint_every == 0 or interrupted()):
+            stopped = distributed.anywhere(interrupted(), model.device)
+            if folder is not None and (progress.step % budget.checkpoint_every == 0 or stopped):
                 state.save(folder, step.adapter, step.optimizer, progress, best)
-            if interrupted():
+            if stopped:
                 raise KeyboardInterrupt
             speed = progress.tokens / max(progress.seconds, 1e-9)
             watch(Report(progress.step, budget.steps, done.loss, rate, speed, eval_loss))

@@ -50,6 +50,7 @@ class Recipe(BaseModel):
     products: Literal["auto", "onednn", "torch"] = "auto"
     micro_tokens: int | None = Field(None, ge=1)
     gradient_checkpointing: bool = False
+    shard: bool = False
     cache_trunk: bool = True
     cache_memory: float = Field(2.0, ge=0)
     cache_disk: float = Field(8.0, ge=0)
@@ -57,6 +58,7 @@ class Recipe(BaseModel):
     checkpoint_every: int | None = Field(None, ge=1)
     patience: int | None = Field(None, ge=1)
     keep_best: bool = False
+    trackers: list[str] = Field(default_factory=list)
     threads: int | None = Field(None, ge=1)
     sections: dict[str, dict[str, Any]] = Field(default_factory=dict)
 

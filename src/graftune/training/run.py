@@ -19,8 +19,8 @@ from graftune.methods.method import Method
 from graftune.model.adapted import AdaptedModel
 from graftune.model.adapter import Count
 from graftune.tasks.task import Evaluation, Features, first_virtual_id
+from graftune.training import distributed, state, trackers
 from graftune.training import recipe as recipes
-from graftune.training import state
 from graftune.training.budget import Budget, budget_of
 from graftune.training.loop import Report, Watch, fit
 from graftune.training.prepare import Prepared, announce, prepare, read_tables, task_of, template_of
@@ -104,7 +104,7 @@ def train_adapter(
         progress = Progress()
         begin()
         if budget.steps:
-            with fast(model, recipe, say):
+            with fast(model, recipe, say), distributed.sharded(model, recipe.shard, say):
                 progress = fit(
                     model,
                     name,
@@ -200,6 +200,9 @@ def train(
     (versions, fingerprints, metrics), ``log.jsonl``, ``curve.svg`` and the adapter. Raises GraftuneError for
     anything wrong with options, data, base or folder.
     """
+    distributed.join()
+    if not distributed.first():
+        watch, say = quiet, quiet
     named = base if isinstance(base, str) else base.config.name_or_path
     recipe = recipes.given(named, recipe, options)
     tables = read_tables(recipe)
@@ -210,37 +213,50 @@ def train(
     out = Path(out)
     resolved = recipes.dump(recipes.with_methods(recipe, [method], method=method.preset))
     check_folder(out, resolved, resume)
-    if resume and (out / RECORD).exists():
+    trackers.check(recipe.trackers)
+    finished = resume and (out / RECORD).exists()
+    distributed.agree(
+        "options, data and folder", (resolved, tables.train.fingerprint, tables.eval.fingerprint, finished)
+    )
+    if finished:
         say(f"{out} holds a finished run; nothing is left to do")
         return _finished(out)
     if resume and not state.any_in(out):
         say(f"{out} has no checkpoint yet: starting from the first step")
     prepared = prepare(recipe, task, tables, None if isinstance(base, str) else base, tokenizer)
-    trained = train_adapter(
-        prepared,
-        recipe,
-        method,
-        watch=watch,
-        say=say,
-        folder=out,
-        resume=resume,
-        begin=lambda: files.write_text(out / "recipe.yaml", resolved),
-    )
+    shown = recipe.trackers if distributed.first() else []
+    with trackers.tracked(watch, shown, out, recipe.model_dump()) as watching:
+        trained = train_adapter(
+            prepared,
+            recipe,
+            method,
+            watch=watching,
+            say=say,
+            folder=out,
+            resume=resume,
+            begin=lambda: files.write_text(out / "recipe.yaml", resolved) if distributed.first() else None,
+        )
     try:
         if trained.truncated:
             say(f"{trained.truncated} inputs were cut to fit the maximum length")
-        native.save(
-            trained.model.adapter(trained.name),
-            prepared.base,
-            out / "adapter",
-            use_of(trained, prepared, recipe),
-        )
-        evaluation = evaluate(trained, prepared, recipe)
+        metrics = _keep(out, trained, prepared, recipe) if distributed.first() else {}
     finally:
         trained.model.close()
+    return Run(out, trained.count, distributed.told(metrics), trained.progress)
+
+
+def _keep(out: Path, trained: Trained, prepared: Prepared, recipe: Recipe) -> dict[str, float]:
+    """Write the adapter, evaluate it and write the record of the run; its metrics."""
+    native.save(
+        trained.model.adapter(trained.name),
+        prepared.base,
+        out / "adapter",
+        use_of(trained, prepared, recipe),
+    )
+    evaluation = evaluate(trained, prepared, recipe)
     _write_record(out, trained, prepared, evaluation)
     state.clear(out)  # a finished run is not resumed
-    return Run(out, trained.count, evaluation.metrics, trained.progress)
+    return evaluation.metrics
 
 
 def _finished(out: Path) -> Run:

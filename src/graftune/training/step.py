@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,6 +28,15 @@ class Done:
     tokens: int
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A micro-batch: its rows, their tensors, and how many targets they have."""
+
+    rows: list[Features]
+    batch: dict[str, Tensor]
+    targets: int
+
+
 class Step:
     """One adapter, its optimizer and how a batch is cut.
 
@@ -40,6 +49,8 @@ class Step:
         self.adapter = model.adapter(name)
         self.parameters = model.parameters_of(name)
         self.optimizer = optimizer_of(self.adapter, budget)
+        #: Whether the base takes as many calls in every process, since its parts are put together in each.
+        self.lockstep = distributed.is_sharded(model.base)
         #: Stands in for the frozen layers below the lowest trained one, where it is given.
         self.trunk: TrunkCache | None = None
 
@@ -55,23 +66,38 @@ class Step:
 
     def backward(self, features: Sequence[Features]) -> tuple[float, int]:
         """Add the gradient of the batch's mean loss to the parameters; that loss, and the number of tokens."""
-        widths = [padded(len(f.ids), self.model.positions) for f in features]
-        cuts = [[features[i] for i in cut] for cut in micro_batches(widths, self.budget.micro_tokens)]
-        batches = [self.task.collate(cut, self.pad, padded(len(cut[0].ids), self.model.positions)) for cut in cuts]
-        targets = [self.task.targets(batch) for batch in batches]
+        longest_first = sorted(features, key=lambda f: -self._width(f))
+        shares = [self._cut(rows) for rows in distributed.dealt(longest_first)]
+        targets = sum(part.targets for share in shares for part in share)
         total = torch.zeros((), device=self.model.device)
         with self.adapter.generated_once():
-            for cut, batch, count in distributed.share(list(zip(cuts, batches, targets, strict=True))):
-                if count:
-                    part = count / sum(targets)
-                    with nullcontext() if self.trunk is None else self.trunk.standing_in(cut, batch):
-                        total += part * self._loss(to_device(batch, self.model), part)
-        if distributed.size() > 1:
-            for parameter in self.parameters:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-            distributed.summed([total, *(p.grad for p in self.parameters if p.grad is not None)])
+            for part in self._own(shares):
+                weight = part.targets / targets
+                with nullcontext() if self.trunk is None else self.trunk.standing_in(part.rows, part.batch):
+                    total += weight * self._loss(to_device(part.batch, self.model), weight)
+        distributed.sum_gradients(self.parameters, total)
         return total.item(), sum(len(f.ids) for f in features)
+
+    def _width(self, row: Features) -> int:
+        return padded(len(row.ids), self.model.positions)
+
+    def _cut(self, rows: Sequence[Features]) -> list[_Part]:
+        """Micro-batches of the rows of one process; those without any target are left out."""
+        if not rows:
+            return []
+        cuts = micro_batches([self._width(row) for row in rows], self.budget.micro_tokens)
+        chosen = [[rows[i] for i in cut] for cut in cuts]
+        batches = [self.task.collate(part, self.pad, self._width(part[0])) for part in chosen]
+        parts = [_Part(part, batch, self.task.targets(batch)) for part, batch in zip(chosen, batches, strict=True)]
+        return [part for part in parts if part.targets]
+
+    def _own(self, shares: Sequence[list[_Part]]) -> list[_Part]:
+        """This process's micro-batches; in lockstep it runs along where others have more, and adds nothing."""
+        own = shares[distributed.rank()]
+        if not self.lockstep:
+            return own
+        most = max(shares, key=len)
+        return own + [replace(part, targets=0) for part in most[len(own) :]]
 
     def _loss(self, batch: dict[str, Tensor], share: float) -> Tensor:
         """The mean loss of a micro-batch, whose gradient is added ``share`` times."""
