@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from graftune import bases
+from graftune.bases.quantize import quantization
 from graftune.errors import GraftuneError, unknown
 from graftune.tasks.task import Task
 
@@ -93,14 +94,17 @@ def load_tokenizer(name: str) -> Any:
     return _read(name, "tokenizer", lambda: transformers.AutoTokenizer.from_pretrained(folder))
 
 
-def load_base(name: str, task: Task, tokenizer: Any, precision: str = "fp32", seed: int = 0) -> PreTrainedModel:
+def load_base(
+    name: str, task: Task, tokenizer: Any, precision: str = "fp32", seed: int = 0, quantize: str | None = None
+) -> PreTrainedModel:
     """The base for a task, in eval mode, on the GPU where there is one.
 
-    ``seed`` fixes the start values of a head that the base does not bring along.
+    ``seed`` fixes the start values of a head that the base does not bring along; ``quantize`` is "int8" or "nf4".
     """
     folder = resolve(name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = precision_of(precision, device)
+    packed = quantization(quantize, device, dtype)
     auto = getattr(transformers, task.auto_class)
     config = _read(name, "config", lambda: transformers.AutoConfig.from_pretrained(folder))
     if type(config) not in auto._model_mapping:  # asked here, since loading would call it a broken file
@@ -115,7 +119,7 @@ def load_base(name: str, task: Task, tokenizer: Any, precision: str = "fp32", se
                 name,
                 "weights",
                 lambda: auto.from_pretrained(
-                    folder, dtype=dtype, output_loading_info=True, **task.model_arguments(tokenizer)
+                    folder, dtype=dtype, output_loading_info=True, **task.model_arguments(tokenizer), **packed
                 ),
             )
     finally:

@@ -68,8 +68,9 @@ class Context:
         return ids
 
     def weight(self, site: LinearSite) -> Tensor:
-        """The weight at a site as (d_out, d_in)."""
+        """The weight at a site as (d_out, d_in). Raises GraftuneError for a quantized one."""
         weight = weight_of(self.anatomy.modules[site.path])
+        _refuse_quantized(site.path, weight)
         return weight if site.start is None else weight[site.start : site.stop]
 
     def key_values(self, text: str) -> dict[str, Tensor]:
@@ -120,7 +121,10 @@ class Context:
         return [name for name in self.parameters if name.rpartition(".")[0] in norms]
 
     def copies(self, names: Iterable[str]) -> list[tuple[Site, nn.Module]]:
-        """Trained copies of parameters, one part per owning module; tied parameters share one copy."""
+        """Trained copies of parameters, one part per owning module; tied parameters share one copy.
+
+        Raises GraftuneError for a quantized one, which cannot be trained.
+        """
         chosen = {id(self.base.get_parameter(name)) for name in names}
         made: dict[int, nn.Parameter] = {}
         grafts: list[tuple[Site, nn.Module]] = []
@@ -130,6 +134,7 @@ class Context:
             for name, parameter in module._parameters.items():
                 if parameter is None or id(parameter) not in chosen:
                     continue
+                _refuse_quantized(f"{path}.{name}", parameter)
                 if id(parameter) in made:
                     alias[name] = made[id(parameter)]
                 else:
@@ -144,3 +149,13 @@ class Context:
 def copied_names(grafts: Iterable[tuple[Site, nn.Module]]) -> set[str]:
     """Names of the base's parameters that grafts already hold copies of."""
     return {f"{site.path}.{name}" for site, part in grafts if isinstance(part, ParameterCopy) for name in part()}
+
+
+def _refuse_quantized(name: str, parameter: Tensor) -> None:
+    if not parameter.is_floating_point() or type(parameter.data) is not Tensor:
+        raise GraftuneError(
+            "this method needs the plain weights of the base",
+            received=f"{name}, which is quantized",
+            expected="weights in floating point, or a method that leaves them alone, such as LoRA or a prefix",
+            do="load the base without quantize",
+        )

@@ -38,7 +38,9 @@ def weight_of(module: nn.Module) -> Tensor:
 
 
 def sizes_of(module: nn.Module) -> tuple[int, int]:
-    """Input and output width of a linear map."""
+    """Input and output width of a linear map, whose weight may be packed."""
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
     outputs, inputs = weight_of(module).shape
     return inputs, outputs
 

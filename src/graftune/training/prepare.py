@@ -125,7 +125,7 @@ def prepare(
             )
         return Prepared(base, tokenizer, task, tables)
     tokenizer = load_tokenizer(recipe.base)
-    base = load_base(recipe.base, task, tokenizer, recipe.precision, recipe.seed)
+    base = load_base(recipe.base, task, tokenizer, recipe.precision, recipe.seed, recipe.quantize)
     return Prepared(base, tokenizer, task, tables)
 
 

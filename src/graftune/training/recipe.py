@@ -47,6 +47,7 @@ class Recipe(BaseModel):
     clip: float = Field(1.0, gt=0)
     seed: int = 0
     precision: Literal["fp32", "bf16", "auto"] = "auto"
+    quantize: Literal["int8", "nf4"] | None = None
     products: Literal["auto", "onednn", "torch"] = "auto"
     micro_tokens: int | None = Field(None, ge=1)
     gradient_checkpointing: bool = False

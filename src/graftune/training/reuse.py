@@ -100,7 +100,7 @@ def ready(
         chosen = registry.make(task, **own)
     tokenizer = load_tokenizer(base)
     precision = precision or use.get("precision", "auto")
-    model = AdaptedModel(load_base(base, chosen, tokenizer, precision), tokenizer)
+    model = AdaptedModel(load_base(base, chosen, tokenizer, precision, quantize=use.get("quantize")), tokenizer)
     if adapter is not None:
         loaded = checkpoint.load(model, NAME, Path(adapter))
         text = use.get("template") or loaded.method.template

@@ -152,6 +152,7 @@ def use_of(trained: Trained, prepared: Prepared, recipe: Recipe) -> dict[str, An
         "template": template.text,
         "max_length": recipe.max_length,
         "precision": recipe.precision,
+        "quantize": recipe.quantize,
     }
 
 

@@ -75,6 +75,11 @@ def _forward(module: nn.Module, x: Tensor) -> Tensor:
     return product
 
 
+def _plain(weight: Tensor) -> bool:
+    """Whether a weight is fp32 on the CPU, and not quantized in the guise of it."""
+    return weight.dtype == torch.float32 and weight.is_cpu and type(weight.data) is Tensor
+
+
 @contextmanager
 def replaced(base: nn.Module, products: str = "auto") -> Iterator[bool]:
     """Within the block, the fp32 linear maps of ``base`` on the CPU multiply by oneDNN, if that is the choice.
@@ -84,7 +89,7 @@ def replaced(base: nn.Module, products: str = "auto") -> Iterator[bool]:
     found: list[nn.Module] = []
     if chosen(products) == "onednn":
         linears = [module for module in base.modules() if is_linear(module)]
-        found = [m for m in linears if weight_of(m).dtype == torch.float32 and weight_of(m).is_cpu]
+        found = [m for m in linears if _plain(weight_of(m))]
     with ExitStack() as stack:
         for module in found:
             stack.enter_context(forward_replaced(module, partial(_forward, module)))
