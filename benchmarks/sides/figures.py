@@ -6,6 +6,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -27,22 +28,19 @@ class Clock:
         self.ends.append(time.perf_counter())
 
     @property
-    def seconds(self) -> list[float]:
-        """Each step after the warm-up."""
-        return [b - a for a, b in zip(self.ends[WARM - 1 :], self.ends[WARM:], strict=False)]
+    def seconds(self) -> float:
+        """The mean over the steps after the warm-up."""
+        return statistics.mean(b - a for a, b in zip(self.ends[WARM - 1 :], self.ends[WARM:], strict=False))
 
 
-def run(train: Any, clock: Clock) -> None:
+def report(**figures: Any) -> None:
+    """Print figures as the last line, where ``processes.side`` looks for them."""
+    json.dump({**figures, "threads": torch.get_num_threads()}, sys.stdout)
+
+
+def run(train: Callable[[], list[float]], clock: Clock) -> None:
     """Run ``train()`` and print what it took."""
     with peak_memory() as peak:
         losses = train()
-    json.dump(
-        {
-            "seconds": statistics.mean(clock.seconds),
-            "peak_bytes": peak.bytes,
-            "losses": losses,
-            "threads": torch.get_num_threads(),
-            "resident": psutil.Process().memory_info().rss,
-        },
-        sys.stdout,
-    )
+    resident = psutil.Process().memory_info().rss
+    report(seconds=clock.seconds, peak_bytes=peak.bytes, losses=losses, resident=resident)

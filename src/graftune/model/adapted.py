@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,22 @@ from graftune.model.layout import Arranged, Layout, arrange, restore
 from graftune.model.merge import merged
 from graftune.model.prefixes import Prefixes
 from graftune.model.routing import Names, Routing
-from graftune.parts import KeyValueRows
+from graftune.model.trainer_support import TrainerSupport, signed_by_base
+from graftune.parts import KeyValueRows, ParameterCopy
 
 
-class AdaptedModel(nn.Module):
+class InUse(Enum):
+    """What ``adapters`` is where a call does not say it: None says the plain base."""
+
+    ADAPTERS = "the adapters in use"
+
+
+class AdaptedModel(TrainerSupport):
     """A Transformers model with adapters beside it; the base itself is never changed.
 
     ``base`` is any ``PreTrainedModel``; its parameters are frozen. ``tokenizer`` is only needed by methods
     that start from words. While training, the base runs without dropout unless ``base_dropout`` is set.
+    After ``use(name)`` it trains in ``transformers.Trainer`` and ``trl.SFTTrainer`` as it is.
     """
 
     def __init__(
@@ -53,7 +62,8 @@ class AdaptedModel(nn.Module):
         self._layout = Layout()
         self._prefixes = Prefixes(self.anatomy, self._routing)
         self._handles: dict[str, list[Handle]] = {}
-        accepted = inspect.signature(base.forward).parameters
+        self._in_use: Names = None
+        accepted = self.signature.parameters
         # Models that count positions from the ids themselves have a padding index in their table of positions.
         self._counted = next(
             (
@@ -147,11 +157,23 @@ class AdaptedModel(nn.Module):
         for handle in self._handles.pop(name):
             handle.remove()
         del self.adapters[name]
+        if name in _named(self._in_use):
+            self._in_use = None
 
     def close(self) -> None:
         """Take all adapters away."""
         for name in list(self.adapters):
             self.remove(name)
+
+    def use(self, adapters: Names) -> None:
+        """Choose what calls that do not say ``adapters`` use: one name or None per row, or one for all.
+
+        Raises GraftuneError for an unknown name. Until the first call, and once an adapter in use is removed,
+        that is the plain base.
+        """
+        for name in _named(adapters):
+            self.adapter(name)
+        self._in_use = adapters
 
     def adapter(self, name: str) -> Adapter:
         """The adapter of this name. Raises GraftuneError for an unknown one."""
@@ -193,12 +215,16 @@ class AdaptedModel(nn.Module):
 
     # Running -----------------------------------------------------------------------------------------------
 
-    def forward(self, *, adapters: Names = None, **inputs: Any) -> Any:
+    @signed_by_base
+    def forward(self, *, adapters: Names | InUse = InUse.ADAPTERS, labels: Any = None, **inputs: Any) -> Any:
         """Run the base with an adapter per row.
 
-        ``adapters``: one name or None per row, or one for all. Other arguments are the base's own; ids at or
-        above the number of embedding rows are virtual tokens. Per-token outputs have the caller's columns.
+        ``adapters``: one name or None per row, or one for all; left out, what ``use`` chose. Other arguments are
+        the base's own; ids at or above the number of embedding rows are virtual tokens. Per-token outputs have
+        the caller's columns.
         """
+        if labels is not None:  # named because Trainer reads the names of labels from the class
+            inputs["labels"] = labels
         checkpointed = [layer for layer in self._checkpointed() if self.training and layer.training]
         if checkpointed:
             _refuse_reentrant(checkpointed)
@@ -208,13 +234,46 @@ class AdaptedModel(nn.Module):
             output = self.base(**ready)
         return output if arranged is None else restore(output, arranged, len(self._routing.names))
 
-    def hidden(self, *, adapters: Names = None, **inputs: Any) -> Tensor:
+    def hidden(self, *, adapters: Names | InUse = InUse.ADAPTERS, **inputs: Any) -> Tensor:
         """The hidden states (B, T, d) that the base's head would read: ``forward`` without its logits."""
+        states: Tensor = self.base_model(adapters=adapters, **inputs).last_hidden_state
+        return states
+
+    def base_model(self, *, adapters: Names | InUse = InUse.ADAPTERS, **inputs: Any) -> Any:
+        """``forward`` without its logits, and with ``last_hidden_state`` (B, T, d): the trunk, as TRL calls it."""
         if self._caches:
             inputs.setdefault("use_cache", False)
         with self.head.skipped() as read:
-            self(adapters=adapters, **inputs)
-        return self._layout.given(read[0])
+            output = self(adapters=adapters, **inputs)
+        output["last_hidden_state"] = self._layout.given(read[0])
+        return output
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """The output head as the adapter of the last call has it, for TRL, which reads its weight.
+
+        Raises GraftuneError where that is not the base's weight or one trained copy of it.
+        """
+        head = self.base.get_output_embeddings()
+        parts = [] if head is None else [part for name in self._routing.active for part in self._at(head, name)]
+        if not parts:
+            return head
+        if len(set(self._routing.names)) > 1 or not all(isinstance(part, ParameterCopy) for part in parts):
+            raise GraftuneError(
+                "the weight of this head alone leaves out what an adapter adds to it",
+                received=f"a {type(parts[0]).__name__} of {self._routing.active[0]!r} on the output head",
+                expected="one adapter for all rows, with its head left alone or copied whole",
+                do="leave the head out of the adapter's targets, or compute the loss from the logits of forward",
+            )
+        own = copy.copy(head)
+        own._parameters = dict(head._parameters)
+        for name, value in parts[0]().items():
+            own._parameters[name] = value.to(head._parameters[name].dtype)
+        return own
+
+    def _at(self, module: nn.Module, name: str) -> list[nn.Module]:
+        """The parts that an adapter has at a module of the base."""
+        adapter, path = self.adapter(name), self.anatomy.paths[id(module)]
+        return [part for key, part in adapter.parts.items() if adapter.sites[key].path == path]
 
     def score(self, hidden: Tensor) -> Tensor:
         """Logits (n, V) of chosen hidden states (n, d), for the adapter of the last call.
@@ -224,7 +283,7 @@ class AdaptedModel(nn.Module):
         if len(set(self._routing.names)) > 1:
             path = self.anatomy.paths[id(self.head.module)]
             for name in self._routing.active:
-                if any(site.path == path for site in self.adapter(name).sites.values()):
+                if self._at(self.head.module, name):
                     raise GraftuneError(
                         "hidden states of several adapters cannot share a head that one of them changes",
                         received=f"a part of {name!r} at {path}",
@@ -237,10 +296,12 @@ class AdaptedModel(nn.Module):
     def head(self) -> Head:
         """The base's output head. Raises GraftuneError where it has none."""
         self._routing.set(None, 1, ())  # the base is run once as it is
-        return Head(self.base)
+        head = Head(self.base)
+        self.train(self.training)  # that run has put the layers that recompute to sleep
+        return head
 
     @torch.no_grad()
-    def generate(self, *, adapters: Names = None, **inputs: Any) -> Any:
+    def generate(self, *, adapters: Names | InUse = InUse.ADAPTERS, **inputs: Any) -> Any:
         """``base.generate`` with an adapter per row; returns the given ids and the new tokens after them."""
         with self._routed(adapters, inputs) as (ready, arranged):
             given = inputs.get("input_ids")
@@ -266,6 +327,9 @@ class AdaptedModel(nn.Module):
             self.base.eval()
             for layer in self._checkpointed():
                 layer.training = True  # a layer recomputes only in training mode
+            for module in self.base.modules():
+                if hasattr(module, "neftune_noise_alpha"):
+                    module.training = True  # Trainer's NEFTune adds its noise only in training mode
         return self
 
     def _checkpointed(self) -> Iterator[nn.Module]:
@@ -275,7 +339,9 @@ class AdaptedModel(nn.Module):
                 yield module
 
     @contextmanager
-    def _routed(self, adapters: Names, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Arranged | None]]:
+    def _routed(
+        self, adapters: Names | InUse, inputs: dict[str, Any]
+    ) -> Iterator[tuple[dict[str, Any], Arranged | None]]:
         """Set the routing, put virtual tokens in place and shift positions for one call of the base."""
         main = inputs.get("input_ids", inputs.get(self.base.main_input_name, inputs.get("inputs_embeds")))
         if main is None:
@@ -284,7 +350,8 @@ class AdaptedModel(nn.Module):
                 received=", ".join(inputs) or "nothing",
                 expected=f"input_ids or {self.base.main_input_name}",
             )
-        self._routing.set(adapters, main.shape[0], list(self.adapters))
+        names = self._in_use if isinstance(adapters, InUse) else adapters
+        self._routing.set(names, main.shape[0], list(self.adapters))
         for name in self._routing.active:
             self.adapter(name).refresh()
         arranged = self._arrange(inputs)
@@ -324,7 +391,15 @@ class AdaptedModel(nn.Module):
                 )
         tensors = {k: v for k, v in inputs.items() if isinstance(v, Tensor)}
         encoder = not self.base.config.is_encoder_decoder and not self.anatomy.attentions[0].causal
-        return arrange(tensors, counts, rows, after_first=encoder)
+        arranged = arrange(tensors, counts, rows, after_first=encoder)
+        if arranged.added and inputs.get("position_ids") is not None:
+            raise GraftuneError(
+                "positions that are given leave no room for the virtual tokens in front of the text",
+                received="position_ids, as packed and padding-free batches have them",
+                expected="no position_ids, or virtual tokens placed in the ids by the adapter's template",
+                do="train without packing and padding_free, or use a method without virtual tokens",
+            )
+        return arranged
 
     def _position(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         """Count positions from the first real token, and shift them by what the adapters ask for."""
@@ -349,6 +424,11 @@ class AdaptedModel(nn.Module):
             else:
                 positions = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         return args, {**kwargs, "position_ids": positions + shift}
+
+
+def _named(adapters: Names) -> list[str]:
+    """The names among ``adapters``."""
+    return [name for name in ([adapters] if isinstance(adapters, str) else adapters or ()) if name is not None]
 
 
 def _refuse_reentrant(layers: list[nn.Module]) -> None:
