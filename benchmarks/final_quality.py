@@ -76,13 +76,14 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder with e2e and pros_cons.")],
     out: Annotated[Path, typer.Option(help="The csv to write.")],
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each side.")] = 3,
+    first_seed: Annotated[int, typer.Option(help="The first of the seeds.")] = 0,
     steps: Annotated[int | None, typer.Option(min=recipes.MIN_STEPS, help="Instead of the recipes' own.")] = None,
     lr: Annotated[float, typer.Option(help="Peak learning rate, Graftune's for LoRA at this width.")] = 3.5e-3,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of every side.")] = 2,
 ) -> None:
     """Measure, write the csv and print it as a table."""
     records = Records(out)
-    for seed in range(seeds):
+    for seed in range(first_seed, first_seed + seeds):
         for job in JOBS:
             keys = keys_of(job, data)
             measure(records, job, seed, threads, {**keys, "lr": lr, "max_steps": steps or keys["max_steps"]})

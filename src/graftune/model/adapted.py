@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import Enum
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -22,18 +20,13 @@ from graftune.model.anatomy import Anatomy
 from graftune.model.attach import Graft, Handle, attach
 from graftune.model.context import Context, copied_names
 from graftune.model.head import Head
-from graftune.model.layout import Arranged, Layout, arrange, restore
+from graftune.model.inputs import Inputs
+from graftune.model.layout import Arranged, restore
 from graftune.model.merge import merged
 from graftune.model.prefixes import Prefixes
-from graftune.model.routing import Names, Routing
+from graftune.model.routing import InUse, Names, Routing
 from graftune.model.trainer_support import TrainerSupport, signed_by_base
-from graftune.parts import KeyValueRows, ParameterCopy
-
-
-class InUse(Enum):
-    """What ``adapters`` is where a call does not say it: None says the plain base."""
-
-    ADAPTERS = "the adapters in use"
+from graftune.parts import KeyValueRows
 
 
 class AdaptedModel(TrainerSupport):
@@ -59,22 +52,12 @@ class AdaptedModel(TrainerSupport):
         self.adapters = nn.ModuleDict()
         self.anatomy = Anatomy(base)
         self._routing = Routing()
-        self._layout = Layout()
         self._prefixes = Prefixes(self.anatomy, self._routing)
         self._handles: dict[str, list[Handle]] = {}
         self._in_use: Names = None
         accepted = self.signature.parameters
-        # Models that count positions from the ids themselves have a padding index in their table of positions.
-        self._counted = next(
-            (
-                m.padding_idx
-                for path, m in self.anatomy.modules.items()
-                if isinstance(m, nn.Embedding) and m.padding_idx is not None and "position" in path
-            ),
-            None,
-        )
         self._caches = "use_cache" in accepted
-        self._positions = "position_ids" in accepted and not base.config.is_encoder_decoder
+        self._inputs = Inputs(base, self.anatomy, self._routing, self.adapter, "position_ids" in accepted)
         self.train(base.training)
 
     @property
@@ -132,7 +115,7 @@ class AdaptedModel(TrainerSupport):
 
     def attach(self, name: str, adapter: Adapter) -> Adapter:
         """Register an adapter's hooks under a name. Raises GraftuneError for a shift of positions that are fixed."""
-        if adapter.offset and not self._positions:
+        if adapter.offset and not self._inputs.shiftable:
             raise GraftuneError(
                 "this base does not let its positions be shifted",
                 received=f"{type(adapter.method).__name__} with shifted positions on {type(self.base).__name__}",
@@ -145,7 +128,7 @@ class AdaptedModel(TrainerSupport):
             if isinstance(part, KeyValueRows):
                 handles.append(self._prefixes.add(name, site, part))
             else:
-                handles += attach(part, Graft(name, site, self.anatomy, self._routing, self._layout))
+                handles += attach(part, Graft(name, site, self.anatomy, self._routing, self._inputs.layout))
         self.adapters[name] = adapter
         self._handles[name] = handles
         self.train(self.training)
@@ -236,44 +219,11 @@ class AdaptedModel(TrainerSupport):
 
     def hidden(self, *, adapters: Names | InUse = InUse.ADAPTERS, **inputs: Any) -> Tensor:
         """The hidden states (B, T, d) that the base's head would read: ``forward`` without its logits."""
-        states: Tensor = self.base_model(adapters=adapters, **inputs).last_hidden_state
-        return states
-
-    def base_model(self, *, adapters: Names | InUse = InUse.ADAPTERS, **inputs: Any) -> Any:
-        """``forward`` without its logits, and with ``last_hidden_state`` (B, T, d): the trunk, as TRL calls it."""
         if self._caches:
             inputs.setdefault("use_cache", False)
         with self.head.skipped() as read:
-            output = self(adapters=adapters, **inputs)
-        output["last_hidden_state"] = self._layout.given(read[0])
-        return output
-
-    def get_output_embeddings(self) -> nn.Module | None:
-        """The output head as the adapter of the last call has it, for TRL, which reads its weight.
-
-        Raises GraftuneError where that is not the base's weight or one trained copy of it.
-        """
-        head = self.base.get_output_embeddings()
-        parts = [] if head is None else [part for name in self._routing.active for part in self._at(head, name)]
-        if not parts:
-            return head
-        if len(set(self._routing.names)) > 1 or not all(isinstance(part, ParameterCopy) for part in parts):
-            raise GraftuneError(
-                "the weight of this head alone leaves out what an adapter adds to it",
-                received=f"a {type(parts[0]).__name__} of {self._routing.active[0]!r} on the output head",
-                expected="one adapter for all rows, with its head left alone or copied whole",
-                do="leave the head out of the adapter's targets, or compute the loss from the logits of forward",
-            )
-        own = copy.copy(head)
-        own._parameters = dict(head._parameters)
-        for name, value in parts[0]().items():
-            own._parameters[name] = value.to(head._parameters[name].dtype)
-        return own
-
-    def _at(self, module: nn.Module, name: str) -> list[nn.Module]:
-        """The parts that an adapter has at a module of the base."""
-        adapter, path = self.adapter(name), self.anatomy.paths[id(module)]
-        return [part for key, part in adapter.parts.items() if adapter.sites[key].path == path]
+            self(adapters=adapters, **inputs)
+        return self._inputs.layout.given(read[0])
 
     def score(self, hidden: Tensor) -> Tensor:
         """Logits (n, V) of chosen hidden states (n, d), for the adapter of the last call.
@@ -283,7 +233,7 @@ class AdaptedModel(TrainerSupport):
         if len(set(self._routing.names)) > 1:
             path = self.anatomy.paths[id(self.head.module)]
             for name in self._routing.active:
-                if self._at(self.head.module, name):
+                if self.adapter(name).at(path):
                     raise GraftuneError(
                         "hidden states of several adapters cannot share a head that one of them changes",
                         received=f"a part of {name!r} at {path}",
@@ -354,76 +304,8 @@ class AdaptedModel(TrainerSupport):
         self._routing.set(names, main.shape[0], list(self.adapters))
         for name in self._routing.active:
             self.adapter(name).refresh()
-        arranged = self._arrange(inputs)
-        ready = dict(inputs) if arranged is None else {**inputs, **arranged.inputs}
-        self._layout.virtual = None if arranged is None else arranged.virtual
-        self._layout.kept = None if arranged is None else arranged.kept
-        hook = self.base.register_forward_pre_hook(self._position, with_kwargs=True)
-        try:
-            yield ready, arranged
-        finally:
-            hook.remove()
-
-    def _arrange(self, inputs: dict[str, Any]) -> Arranged | None:
-        """Virtual tokens in place, or None where no row of this call has any."""
-        ids = inputs.get("input_ids")
-        counts = [self.adapter(n).virtual_tokens if n is not None else 0 for n in self._routing.names]
-        if ids is None:
-            if any(counts):
-                raise GraftuneError(
-                    "virtual tokens need input_ids",
-                    received=", ".join(inputs),
-                    expected="input_ids",
-                    do="pass ids, or use a method without virtual tokens",
-                )
-            return None
-        rows = self.base.get_input_embeddings().num_embeddings
-        placed = bool((ids >= rows).any())
-        if not placed and (not any(counts) or inputs.get("past_key_values") is not None):
-            return None
-        for row, name in enumerate(self._routing.names):
-            if name is not None and not self.adapter(name).method.front and not bool((ids[row] >= rows).any()):
-                raise GraftuneError(
-                    f"row {row} holds no virtual tokens, and its adapter's do not stand in front",
-                    received=f"ids below {rows} for adapter {name!r}",
-                    expected=f"the template {self.adapter(name).method.template!r}, virtual token j as id {rows} + j",
-                    do="encode the text with the adapter's template (graftune.tasks.Template)",
-                )
-        tensors = {k: v for k, v in inputs.items() if isinstance(v, Tensor)}
-        encoder = not self.base.config.is_encoder_decoder and not self.anatomy.attentions[0].causal
-        arranged = arrange(tensors, counts, rows, after_first=encoder)
-        if arranged.added and inputs.get("position_ids") is not None:
-            raise GraftuneError(
-                "positions that are given leave no room for the virtual tokens in front of the text",
-                received="position_ids, as packed and padding-free batches have them",
-                expected="no position_ids, or virtual tokens placed in the ids by the adapter's template",
-                do="train without packing and padding_free, or use a method without virtual tokens",
-            )
-        return arranged
-
-    def _position(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-        """Count positions from the first real token, and shift them by what the adapters ask for."""
-        ids = kwargs.get("input_ids")
-        if not self._positions or ids is None:
-            return None
-        positions, mask = kwargs.get("position_ids"), kwargs.get("attention_mask")
-        offsets = [0 if n is None else self.adapter(n).offset for n in self._routing.expanded(ids.shape[0])]
-        shift = torch.tensor(offsets, device=ids.device)[:, None]
-        cache = kwargs.get("past_key_values")
-        seen = 0 if cache is None else cache.get_seq_length()
-        if self._counted is not None and positions is None:
-            real = (ids != self._counted).long()
-            counted = (real.cumsum(-1) + seen + shift) * real + self._counted
-            return (args, {**kwargs, "position_ids": counted}) if any(offsets) else None
-        padded = positions is None and isinstance(mask, Tensor) and mask.dim() == 2 and bool((mask[:, 0] == 0).any())
-        if not padded and not any(offsets):
-            return None
-        if positions is None:
-            if mask is None:
-                positions = torch.arange(seen, seen + ids.shape[1], device=ids.device)[None]
-            else:
-                positions = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        return args, {**kwargs, "position_ids": positions + shift}
+        with self._inputs.placed(inputs) as placed:
+            yield placed
 
 
 def _named(adapters: Names) -> list[str]:

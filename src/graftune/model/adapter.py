@@ -75,6 +75,10 @@ class Adapter(nn.Module):
             return 0
         return max(part.length for part in self.parts.values() if isinstance(part, KeyValueRows))
 
+    def at(self, path: str) -> list[nn.Module]:
+        """The parts at a module of the base."""
+        return [part for key, part in self.parts.items() if self.sites[key].path == path]
+
     def refresh(self) -> None:
         """Run each generator and hand its rows to the parts: once per call, not per row or layer."""
         if self._fixed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import Enum
 
 import torch
 from torch import Tensor
@@ -11,6 +12,12 @@ from torch import Tensor
 from graftune.errors import GraftuneError, unknown
 
 Names = str | None | Sequence[str | None]
+
+
+class InUse(Enum):
+    """What ``adapters`` is where a call does not say it: None says the plain base."""
+
+    ADAPTERS = "the adapters in use"
 
 
 class Routing:

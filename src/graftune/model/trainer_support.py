@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping
-from functools import cached_property, partial
+from functools import cached_property
+from types import MethodType
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
+
+from graftune.errors import GraftuneError
+from graftune.model.adapter import Adapter
+from graftune.model.anatomy import Anatomy
+from graftune.model.inputs import Inputs
+from graftune.model.routing import InUse, Names, Routing
+from graftune.parts import ParameterCopy
 
 #: What trainers read on a model and the base can answer; an attribute that a base lacks is lacking here too.
 DELEGATED = frozenset(
@@ -37,11 +46,7 @@ class signed_by_base:
         self.function = function
 
     def __get__(self, model: TrainerSupport | None, owner: type | None = None) -> Callable[..., Any]:
-        if model is None:
-            return self.function
-        bound = partial(self.function, model)
-        vars(bound)["__signature__"] = model.signature
-        return bound
+        return self.function if model is None else MethodType(model.signed(self.function), model)
 
 
 class TrainerSupport(nn.Module):
@@ -49,8 +54,13 @@ class TrainerSupport(nn.Module):
 
     base: PreTrainedModel
     adapters: nn.ModuleDict
+    anatomy: Anatomy
+    _routing: Routing
+    _inputs: Inputs
+    _caches: bool
     _keys_to_ignore_on_save = None  # Trainer reads it when a checkpoint lacks keys, and then warns
     model_tags: list[str] | None = None
+    _signed: Callable[..., Any] | None = None
 
     def __getattr__(self, name: str) -> Any:
         if name in DELEGATED:
@@ -68,6 +78,19 @@ class TrainerSupport(nn.Module):
         inputs = [p for p in inspect.signature(self.base.forward).parameters.values() if p.kind != p.VAR_POSITIONAL]
         named = [p if p.kind == p.VAR_KEYWORD else p.replace(kind=p.KEYWORD_ONLY) for p in inputs]
         return inspect.Signature([own, *named])
+
+    def signed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of a model and its inputs with that signature, made once: the same method each time."""
+        if self._signed is None:
+
+            def forward(model: TrainerSupport, **inputs: Any) -> Any:
+                return function(model, **inputs)
+
+            positional = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+            parameters = [positional, *self.signature.parameters.values()]
+            vars(forward)["__signature__"] = inspect.Signature(parameters)
+            self._signed = forward
+        return self._signed
 
     @property
     def accepts_loss_kwargs(self) -> bool:
@@ -91,3 +114,42 @@ class TrainerSupport(nn.Module):
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Set the adapters' tensors; the base is not reached. Raises RuntimeError for tensors that do not fit."""
         return self._stored.load_state_dict(state_dict, strict, assign)
+
+    def base_model(self, *, adapters: Names | InUse = InUse.ADAPTERS, **inputs: Any) -> Any:
+        """``forward`` without its logits, and with ``last_hidden_state`` (B, T, d): the trunk, as TRL calls it."""
+        if self._caches:
+            inputs.setdefault("use_cache", False)
+        with self.head.skipped() as read:
+            output = self(adapters=adapters, **inputs)
+        output["last_hidden_state"] = self._inputs.layout.given(read[0])
+        return output
+
+    def _active(self) -> list[Adapter]:
+        """The adapters of the last call."""
+        found = [self.adapters[name] for name in self._routing.active]
+        return [adapter for adapter in found if isinstance(adapter, Adapter)]
+
+    def _path(self, module: nn.Module) -> str:
+        return self.anatomy.paths[id(module)]
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """The output head as the adapter of the last call has it, for TRL, which reads its weight.
+
+        Raises GraftuneError where that is not the base's weight or one trained copy of it.
+        """
+        head = self.base.get_output_embeddings()
+        parts = [] if head is None else [part for adapter in self._active() for part in adapter.at(self._path(head))]
+        if not parts:
+            return head
+        if len(set(self._routing.names)) > 1 or not all(isinstance(part, ParameterCopy) for part in parts):
+            raise GraftuneError(
+                "the weight of this head alone leaves out what an adapter adds to it",
+                received=f"a {type(parts[0]).__name__} of {self._routing.active[0]!r} on the output head",
+                expected="one adapter for all rows, with its head left alone or copied whole",
+                do="leave the head out of the adapter's targets, or compute the loss from the logits of forward",
+            )
+        own = copy.copy(head)
+        own._parameters = dict(head._parameters)
+        for name, value in parts[0]().items():
+            own._parameters[name] = value.to(head._parameters[name].dtype)
+        return own
