@@ -34,7 +34,7 @@ from graftune.training.loop import fit
 from graftune.training.recipe import Recipe
 from graftune.training.speed import fast
 
-ROWS, EPOCHS = 256, 3
+ROWS, EPOCHS = 128, 3
 
 
 @dataclass(frozen=True)

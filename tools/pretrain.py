@@ -19,6 +19,8 @@ import typer
 from pretraining import architectures, card, heldout, loop, objectives, text
 from torch import Tensor
 
+from graftune.training.allocator import keep_freed_memory
+
 CAUSAL_SHARE = 0.4  # of the encoder's steps: it first learns to predict the next token, then the hidden ones
 HIDDEN_SHARE = 0.3  # of the tokens, while the encoder learns
 
@@ -46,7 +48,7 @@ def main(
     only_text: Annotated[bool, typer.Option("--only-text", help="Stop when the text is encoded.")] = False,
 ) -> None:
     """Train the tokenizer, encode the text, train the model, evaluate and export it."""
-    loop.keep_freed_memory()
+    keep_freed_memory()
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     corpus = text.prepare(text_folder, work)

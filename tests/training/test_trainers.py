@@ -203,6 +203,21 @@ def test_noise_on_the_embeddings_is_not_lost(tmp_path: Path) -> None:
     assert abs(first[1] - first[0]) > 1e-3
 
 
+def test_mixed_precision_wraps_the_forward_and_can_be_taken_off(tmp_path: Path) -> None:
+    model = adapted("lora", moved=True)
+    inputs = batch_of(rows(2), 2)
+    expected = model(**inputs).logits
+    assert inspect.ismethod(model.forward) and model.forward == model.forward
+    trainer = trainer_of(model, tmp_path, max_steps=1, learning_rate=0.0, bf16=True)
+    seen = set()
+    hook = model.base.transformer.h[0].mlp.c_fc.register_forward_hook(lambda m, a, output: seen.add(output.dtype))
+    trainer.train()
+    hook.remove()
+    assert seen == {torch.bfloat16}
+    bare = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    torch.testing.assert_close(bare(**inputs).logits, expected, atol=1e-6, rtol=1e-6)
+
+
 def test_reentrant_checkpointing_is_refused(tmp_path: Path) -> None:
     options = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}
     with pytest.raises(GraftuneError, match="reentrant"):

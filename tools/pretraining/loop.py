@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,15 +48,6 @@ class Plan:
     def rate(self, progress: float) -> float:
         """Trapezoid: 2 % warm-up, constant, linear decay to zero."""
         return self.lr * min(1.0, progress / 0.02, (1.0 - progress) / DECAY)
-
-
-def keep_freed_memory() -> None:
-    """Let glibc reuse freed tensors instead of asking the system for zeroed pages at every step."""
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        m_trim_threshold, m_mmap_max = -1, -4
-        libc.mallopt(m_mmap_max, 0)
-        libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def optimizers(model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:

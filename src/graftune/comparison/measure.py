@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import statistics
 import time
@@ -16,6 +15,7 @@ import torch
 from graftune.tasks.batches import inputs as padded
 from graftune.tasks.task import first_virtual_id, pad_id, to_device
 from graftune.tasks.template import Template
+from graftune.training.allocator import give_back_freed_memory
 from graftune.training.prepare import Prepared
 from graftune.training.run import Trained
 
@@ -57,9 +57,7 @@ def peak_memory() -> Iterator[Peak]:
     if not reset.exists():
         yield peak
         return
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):  # glibc only
-        libc.malloc_trim(0)
+    give_back_freed_memory()
     reset.write_text("5")  # 5 resets the high-water mark
     start = psutil.Process().memory_info().rss
     yield peak

@@ -23,6 +23,5 @@ def keep_freed_memory() -> None:
 
 def give_back_freed_memory() -> None:
     """Return freed memory to the system once, so that what is still resident is in use."""
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)  # type: ignore[union-attr]
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim"):
+        ctypes.CDLL(None).malloc_trim(0)
