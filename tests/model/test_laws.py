@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -220,3 +222,18 @@ def test_gradient_checkpointing_changes_no_gradient(family: str, method: str) ->
         assert (plain_gradient is None) == (recomputed is None)
         if plain_gradient is not None:
             close(plain_gradient, recomputed)
+
+
+def test_a_model_is_freed_when_nobody_holds_it() -> None:
+    """Without a garbage collection: its memory is wanted at once."""
+    model = AdaptedModel(base("llama"))
+    model.add("a", METHODS["prompt"], seed=0)
+    logits_of(model, batch(), "a")
+    gc.collect()
+    gc.disable()
+    try:
+        gone = weakref.ref(model)
+        del model
+        assert gone() is None
+    finally:
+        gc.enable()

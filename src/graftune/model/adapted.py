@@ -57,7 +57,7 @@ class AdaptedModel(TrainerSupport):
         self._in_use: Names = None
         accepted = self.signature.parameters
         self._caches = "use_cache" in accepted
-        self._inputs = Inputs(base, self.anatomy, self._routing, self.adapter, "position_ids" in accepted)
+        self._inputs = Inputs(base, self.anatomy, self._routing, self.adapters, "position_ids" in accepted)
         self.train(base.training)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,10 +25,10 @@ class Inputs:
         base: PreTrainedModel,
         anatomy: Anatomy,
         routing: Routing,
-        adapter: Callable[[str], Adapter],
+        adapters: nn.ModuleDict,
         takes_positions: bool,
     ) -> None:
-        self.base, self.anatomy, self.routing, self.adapter = base, anatomy, routing, adapter
+        self.base, self.anatomy, self.routing, self.adapters = base, anatomy, routing, adapters
         self.layout = Layout()
         #: Whether positions can be shifted.
         self.shiftable = takes_positions and not base.config.is_encoder_decoder
@@ -41,6 +41,12 @@ class Inputs:
             ),
             None,
         )
+
+    def adapter(self, name: str) -> Adapter:
+        """The adapter of a name that the routing knows."""
+        found = self.adapters[name]
+        assert isinstance(found, Adapter)
+        return found
 
     @contextmanager
     def placed(self, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Arranged | None]]:
