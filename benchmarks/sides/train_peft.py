@@ -10,6 +10,7 @@ import sys
 import tempfile
 from typing import Any
 
+import torch
 from peft import LoraConfig, TaskType, get_peft_model
 
 import graftune as gt
@@ -47,6 +48,7 @@ def adapted(prepared: Prepared, recipe: Recipe) -> Any:
         target_modules=list(method.targets),
         modules_to_save=heads or None,
     )
+    torch.manual_seed(recipe.seed)  # the Trainer's own seed comes too late for the start of A
     return get_peft_model(without_dropout(prepared.base), config)
 
 
