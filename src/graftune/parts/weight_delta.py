@@ -26,11 +26,16 @@ class LowRank(nn.Module):
     def update(self, x: Tensor) -> Tensor:
         """s·B A x for x (…, d_in)."""
         x = self.dropout(x.to(self.A.dtype))
-        return self.scale * nn.functional.linear(nn.functional.linear(x, self.A), self.B)
+        return nn.functional.linear(nn.functional.linear(x, self.A), self.scale * self.B)
 
     def forward(self, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The changed output for input x (…, d_in), output y (…, d_out), weight (d_out, d_in)."""
-        return y + self.update(x).to(y.dtype)
+        """The changed output for input x (…, d_in), output y (…, d_out), weight (d_out, d_in).
+
+        Multiplied in the precision of the base: products of A and B kept in float32 would need a float32 copy of x.
+        """
+        low = nn.functional.linear(self.dropout(x), self.A.to(x.dtype)).flatten(0, -2)  # (n, r)
+        high = (self.scale * self.B).to(y.dtype)
+        return torch.addmm(y.flatten(0, -2), low.to(y.dtype), high.T).view_as(y)
 
     def merged(self, weight: Tensor) -> Tensor:
         """W + ΔW, (d_out, d_in)."""

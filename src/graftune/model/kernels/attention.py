@@ -48,20 +48,24 @@ def short(
         is_causal = getattr(module, "is_causal", True)
     if attention_mask is None and is_causal and targets > 1:
         attention_mask = torch.ones(targets, sources, dtype=torch.bool, device=query.device).tril()[None, None]
-    # Queries that share keys stand under one another: (B, H_kv, group · T, d_k).
-    query = (query * (width**-0.5 if scaling is None else scaling)).reshape(batch, shared, -1, width)
-    scores = query @ key.transpose(2, 3)  # (B, H_kv, group · T, S)
-    if attention_mask is not None:
-        scores = scores.view(batch, shared, heads // shared, targets, sources)
-        per_head = attention_mask.shape[1] > 1
-        mask = attention_mask.unflatten(1, (shared, -1)) if per_head else attention_mask[:, None]
-        if mask.dtype == torch.bool:
-            scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-        else:
-            scores = scores + mask
-        scores = scores.view(batch, shared, -1, sources)
-    mixed = scores.softmax(-1) @ value
+    # Queries that share keys stand under one another: (B · H_kv, group · T, d_k).
+    rows = query.reshape(batch * shared, -1, width)
+    keys = key.reshape(batch * shared, sources, width).transpose(1, 2)
+    values = value.reshape(batch * shared, sources, -1)
+    scale = width**-0.5 if scaling is None else scaling
+    bias = rows.new_zeros(1, 1, 1) if attention_mask is None else _added(attention_mask, rows, batch, shared, heads)
+    scores = torch.baddbmm(bias, rows, keys, alpha=scale)  # mask and scale in the same pass
+    mixed = scores.softmax(-1) @ values
     return mixed.view(batch, heads, targets, -1).transpose(1, 2), None
+
+
+def _added(mask: Tensor, like: Tensor, batch: int, shared: int, heads: int) -> Tensor:
+    """What a mask (B|1, H|1, T, S) adds to the scores (B · H_kv, group · T, S)."""
+    if mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=like.dtype).masked_fill(~mask, torch.finfo(like.dtype).min)
+    targets, sources = mask.shape[-2:]
+    whole = mask.expand(batch, heads, targets, sources)
+    return whole.reshape(batch * shared, -1, sources)
 
 
 AttentionInterface.register(SHORT, short)

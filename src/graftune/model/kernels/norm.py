@@ -18,18 +18,29 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        wide = x.float()
-        inverse = torch.rsqrt((wide.square().mean(-1, keepdim=True)).add_(epsilon))  # (…, 1)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)  # (…, 1)
+        inverse = length.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, weight, inverse)
-        return (wide * inverse).to(x.dtype).mul_(weight)
+        # Multiplied in float32 and rounded once, without a float32 copy of x.
+        return torch.mul(x, inverse, out=torch.empty_like(x)).mul_(weight)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         x, weight, inverse = ctx.saved_tensors
-        unit = x.float() * inverse
-        inner = (gradients[0] * weight).float()
-        along = (inner * unit).mean(-1, keepdim=True)
-        return inner.addcmul_(unit, along, value=-1).mul_(inverse).to(x.dtype), None, None
+        # LayerNorm's own backward at mean zero takes r mean(g w) away, which has no place here.
+        wide = weight.float()
+        centred: Tensor = torch.ops.aten.native_layer_norm_backward(
+            gradients[0].contiguous(),
+            x,
+            [x.shape[-1]],
+            torch.zeros_like(inverse),
+            inverse,
+            wide,
+            None,
+            [True, False, False],
+        )[0]
+        mean = (gradients[0] @ weight)[..., None].float() / x.shape[-1]
+        return centred.add_(mean.mul_(inverse)), None, None
 
 
 def _forward(module: Any, x: Tensor) -> Tensor:
