@@ -68,6 +68,15 @@ def test_methods_that_need_plain_weights_say_so(toys, tmp_path, method):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_quantized_base_takes_nothing_in(toys):
+    pytest.importorskip("torchao")
+    task, tokenizer = registry.make("generate"), load_tokenizer(toys.llama)
+    model = AdaptedModel(load_base(toys.llama, task, tokenizer, quantize="int8"), tokenizer)
+    model.add("a", small("lora"))
+    with pytest.raises(GraftuneError, match=r"merging needs the plain weights[\s\S]*which is quantized"):
+        model.merge("a")
+
+
 def test_four_bits_need_cuda(toys, tmp_path, monkeypatch):
     monkeypatch.setattr("graftune.bases.quantize.find_spec", lambda name: object())
     with pytest.raises(GraftuneError, match="cannot be trained through on this device"):

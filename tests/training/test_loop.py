@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 import signal
 import threading
 from dataclasses import replace
@@ -186,8 +187,10 @@ def test_lora_plus_and_rates_by_name(toys, tmp_path):
         torch.testing.assert_close(
             before[name] - parameter, torch.full_like(parameter, 0.5 * factor), rtol=1e-6, atol=0
         )
-    with pytest.raises(GraftuneError, match=r"a part that is not there[\s\S]*'lstm'"):
-        toys.train(tmp_path, "lora", lora={"rates": {"lstm": 2}})
+    for pattern in ("lstm", "("):  # and what is no pattern at all
+        with pytest.raises(GraftuneError, match=r"a part that is not there[\s\S]*" + re.escape(repr(pattern))):
+            toys.train(tmp_path / "out", "lora", lora={"rates": {pattern: 2}})
+    assert not (tmp_path / "out").exists()
 
 
 def test_lora_plus_is_an_option_of_lora():

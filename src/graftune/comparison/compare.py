@@ -78,13 +78,7 @@ def compare(
     out = Path(out)
     named = base if isinstance(base, str) else base.config.name_or_path
     recipe = recipes.given(named, recipe, options)
-    if recipe.shard:
-        raise GraftuneError(
-            "compare does not shard the base",
-            received="shard=true",
-            expected="a base that every process holds whole, since a run that fails must leave it so",
-            do="leave shard out, or train the methods one by one",
-        )
+    _check_whole(recipe)
     if recipe.train is None and recipe.max_steps is None and recipe.epochs is None:
         usual = DEMO.get(recipe.task, {})
         recipe = recipe.model_copy(update={k: v for k, v in usual.items() if k not in recipe.model_fields_set})
@@ -237,6 +231,17 @@ def _examples(predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for p in predictions[:EXAMPLES]
     ]
+
+
+def _check_whole(recipe: Recipe) -> None:
+    """Raise GraftuneError for a base in parts: a run that fails would leave it so to the others."""
+    if recipe.shard:
+        raise GraftuneError(
+            "compare does not shard the base",
+            received="shard=true",
+            expected="a base that every process holds whole, since a run that fails must leave it so",
+            do="leave shard out, or train the methods one by one",
+        )
 
 
 def _check_methods(methods: Sequence[Method]) -> None:

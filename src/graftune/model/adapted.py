@@ -219,11 +219,8 @@ class AdaptedModel(TrainerSupport):
 
     def hidden(self, *, adapters: Names | InUse = InUse.ADAPTERS, **inputs: Any) -> Tensor:
         """The hidden states (B, T, d) that the base's head would read: ``forward`` without its logits."""
-        if self._caches:
-            inputs.setdefault("use_cache", False)
-        with self.head.skipped() as read:
-            self(adapters=adapters, **inputs)
-        return self._inputs.layout.given(read[0])
+        states: Tensor = self.base_model(adapters=adapters, **inputs).last_hidden_state
+        return states
 
     def score(self, hidden: Tensor) -> Tensor:
         """Logits (n, V) of chosen hidden states (n, d), for the adapter of the last call.

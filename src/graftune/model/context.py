@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from graftune.errors import GraftuneError
 from graftune.model import attention
 from graftune.model.anatomy import Anatomy
-from graftune.model.layers import weight_of
+from graftune.model.layers import refuse_quantized, weight_of
 from graftune.parts import LinearSite, ModuleSite, ParameterCopy, Site, SubLayerSite
 
 Placed = TypeVar("Placed", LinearSite, SubLayerSite)
@@ -70,7 +70,7 @@ class Context:
     def weight(self, site: LinearSite) -> Tensor:
         """The weight at a site as (d_out, d_in). Raises GraftuneError for a quantized one."""
         weight = weight_of(self.anatomy.modules[site.path])
-        _refuse_quantized(site.path, weight)
+        refuse_quantized("this method", site.path, weight)
         return weight if site.start is None else weight[site.start : site.stop]
 
     def key_values(self, text: str) -> dict[str, Tensor]:
@@ -134,7 +134,7 @@ class Context:
             for name, parameter in module._parameters.items():
                 if parameter is None or id(parameter) not in chosen:
                     continue
-                _refuse_quantized(f"{path}.{name}", parameter)
+                refuse_quantized("this method", f"{path}.{name}", parameter)
                 if id(parameter) in made:
                     alias[name] = made[id(parameter)]
                 else:
@@ -149,13 +149,3 @@ class Context:
 def copied_names(grafts: Iterable[tuple[Site, nn.Module]]) -> set[str]:
     """Names of the base's parameters that grafts already hold copies of."""
     return {f"{site.path}.{name}" for site, part in grafts if isinstance(part, ParameterCopy) for name in part()}
-
-
-def _refuse_quantized(name: str, parameter: Tensor) -> None:
-    if not parameter.is_floating_point() or type(parameter.data) is not Tensor:
-        raise GraftuneError(
-            "this method needs the plain weights of the base",
-            received=f"{name}, which is quantized",
-            expected="weights in floating point, or a method that leaves them alone, such as LoRA or a prefix",
-            do="load the base without quantize",
-        )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from graftune.errors import GraftuneError
 from graftune.model.trace import Event, is_norm
 from graftune.parts.sites import AttentionSite, LinearSite, SubLayerSite
 
@@ -35,6 +36,22 @@ def weight_of(module: nn.Module) -> Tensor:
     """The weight of a linear map as (d_out, d_in); GPT-2's Conv1D keeps it the other way round."""
     weight: Tensor = module.weight  # type: ignore[assignment]
     return weight.T if isinstance(module, Conv1D) else weight
+
+
+def is_quantized(parameter: Tensor) -> bool:
+    """Whether a parameter's numbers stand for others: packed into integers, or a class of their own."""
+    return not parameter.is_floating_point() or type(parameter.data) is not Tensor
+
+
+def refuse_quantized(what: str, name: str, parameter: Tensor) -> None:
+    """Raise GraftuneError for a quantized parameter, where ``what`` needs the plain weights."""
+    if is_quantized(parameter):
+        raise GraftuneError(
+            f"{what} needs the plain weights of the base",
+            received=f"{name}, which is quantized",
+            expected="weights in floating point, or a method that leaves them alone, such as LoRA or a prefix",
+            do="load the base without quantize",
+        )
 
 
 def sizes_of(module: nn.Module) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from graftune.errors import GraftuneError
 from graftune.model import attention
 from graftune.model.adapter import Adapter
 from graftune.model.anatomy import Anatomy
-from graftune.model.layers import weight_of
+from graftune.model.layers import refuse_quantized, weight_of
 from graftune.parts import LinearSite, LowRank, ParameterCopy, Scale
 
 
@@ -20,7 +20,7 @@ def merged(base: PreTrainedModel, anatomy: Anatomy, adapter: Adapter) -> PreTrai
     """A plain Transformers model that computes what base and adapter compute together.
 
     LoRA and DoRA: W'; IA3: W' = diag(l) W or W diag(l); copies: their values. Raises GraftuneError for parts
-    that no weights can express.
+    that no weights can express, and for a quantized base.
     """
     for key, part in adapter.parts.items():
         if not isinstance(part, LowRank | Scale | ParameterCopy):
@@ -30,6 +30,8 @@ def merged(base: PreTrainedModel, anatomy: Anatomy, adapter: Adapter) -> PreTrai
                 expected="LoRA, DoRA, IA3, Freeze, full fine-tuning, or BitFit on a base that has biases",
                 do="keep the adapter beside the base",
             )
+        for name, parameter in anatomy.modules[adapter.sites[key].path].named_parameters(recurse=False):
+            refuse_quantized("merging", f"{adapter.sites[key].path}.{name}", parameter)
     clone = copy.deepcopy(base)
     for module in clone.modules():  # hooks belong to the base they were registered on
         module._forward_hooks.clear()

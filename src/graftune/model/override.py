@@ -1,9 +1,9 @@
-"""Override: another forward for one module, for the length of a block."""
+"""Override: another forward for some modules, for the length of a block."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import nn
@@ -20,3 +20,12 @@ def forward_replaced(module: nn.Module, function: Callable[..., Any]) -> Iterato
         del module.__dict__["forward"]
         if before is not None:
             module.__dict__["forward"] = before
+
+
+@contextmanager
+def forwards_replaced(functions: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """``forward_replaced`` for several modules."""
+    with ExitStack() as stack:
+        for module, function in functions.items():
+            stack.enter_context(forward_replaced(module, function))
+        yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from graftune.errors import GraftuneError
 from graftune.model.adapted import AdaptedModel
-from graftune.model.override import forward_replaced
+from graftune.model.override import forwards_replaced
 
 
 class _Reached(Exception):
@@ -80,9 +80,9 @@ class Trunk:
         def put(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
             return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
 
-        with ExitStack() as stack:
-            for module in self.below:
-                stack.enter_context(forward_replaced(module, lambda hidden_states, *args, **kwargs: hidden_states))
-            handle = self.first.register_forward_pre_hook(put, with_kwargs=True)
-            stack.callback(handle.remove)
-            yield
+        handle = self.first.register_forward_pre_hook(put, with_kwargs=True)
+        try:
+            with forwards_replaced(dict.fromkeys(self.below, lambda hidden_states, *args, **kwargs: hidden_states)):
+                yield
+        finally:
+            handle.remove()

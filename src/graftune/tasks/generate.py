@@ -15,7 +15,7 @@ from graftune.model.adapted import AdaptedModel
 from graftune.tasks import metrics
 from graftune.tasks.batches import IGNORED, by_length, inputs, pad
 from graftune.tasks.data import Row, grouped
-from graftune.tasks.losses import mean_loss
+from graftune.tasks.losses import mean_over
 from graftune.tasks.task import (
     Evaluation,
     Features,
@@ -155,15 +155,10 @@ class Generate(Task):
         batch_size: int,
         max_length: int | None,
     ) -> float:
-        """The mean over all target tokens of all rows, so that batching does not weigh in."""
+        """Over the rows as they were trained on, template, target and all."""
         virtual = first_virtual_id(model)
         features = [self.encode(row, tokenizer, template, virtual, max_length) for row in rows]
-        total, count = 0.0, 0
-        for indices in by_length([len(item.ids) for item in features], batch_size):
-            batch = to_device(self.collate([features[i] for i in indices], pad_id(tokenizer)), model)
-            targets = self.targets(batch)
-            total, count = total + mean_loss(model, adapter, self, batch).item() * targets, count + targets
-        return total / count
+        return mean_over(model, adapter, self, features, pad_id(tokenizer), batch_size)
 
     def _texts(
         self,

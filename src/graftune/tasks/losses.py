@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from graftune.model.adapted import AdaptedModel
-from graftune.tasks.batches import IGNORED
-from graftune.tasks.task import Task
+from graftune.tasks.batches import IGNORED, by_length
+from graftune.tasks.task import Features, Task, to_device
 
 CHUNK_BYTES = 2**25  # of float32 logits at a time
 ROWS = 32  # chunks are multiples of it: a product of a new shape has to be prepared first
@@ -35,6 +37,19 @@ def mean_loss(
     hidden = model.hidden(**task.inputs(batch), adapters=adapter)
     chosen = answers != IGNORED
     return _over_vocabulary(model, hidden[chosen], answers[chosen], smoothing, share)
+
+
+def mean_over(
+    model: AdaptedModel, adapter: str | None, task: Task, features: Sequence[Features], pad: int, batch_size: int
+) -> float:
+    """The mean over all targets of all rows, so that batching does not weigh in."""
+    total, count = 0.0, 0
+    for indices in by_length([len(item.ids) for item in features], batch_size):
+        batch = to_device(task.collate([features[i] for i in indices], pad), model)
+        targets = task.targets(batch)
+        total += mean_loss(model, adapter, task, batch).item() * targets
+        count += targets
+    return total / count
 
 
 def _over_vocabulary(

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from graftune.errors import GraftuneError
 from graftune.model.adapted import AdaptedModel
-from graftune.tasks import losses
-from graftune.tasks.batches import by_length
-from graftune.tasks.task import Features, Task, evaluating, pad_id, to_device
+from graftune.tasks.losses import mean_over
+from graftune.tasks.task import Features, Task, evaluating, pad_id
 from graftune.training import distributed, state
 from graftune.training.batching import Batches
 from graftune.training.budget import Budget
@@ -42,20 +41,6 @@ class Report:
 Watch = Callable[[Report], None]
 
 
-def mean_loss(
-    model: AdaptedModel, name: str | None, task: Task, features: Sequence[Features], pad: int, batch_size: int
-) -> float:
-    """The loss over features, weighted by their targets."""
-    total, weight = 0.0, 0
-    with evaluating(model):
-        for indices in by_length([len(f.ids) for f in features], batch_size):
-            batch = to_device(task.collate([features[i] for i in indices], pad), model)
-            targets = task.targets(batch)
-            total += losses.mean_loss(model, name, task, batch).item() * targets
-            weight += targets
-    return total / weight
-
-
 def fit(
     model: AdaptedModel,
     name: str,
@@ -76,9 +61,7 @@ def fit(
     checkpoint every ``checkpoint_every`` steps and on Ctrl-C; ``resume`` goes on from the last good one.
     Raises GraftuneError when the loss or its gradient is no longer a number.
     """
-    padding = model.config.get_text_config().pad_token_id
-    pad = pad_id(tokenizer) if padding is None else padding
-    step = Step(model, name, task, pad, budget)
+    step = Step(model, name, task, _padding(model, tokenizer), budget)
     batches = Batches([len(f.ids) for f in features], budget.batch_size, budget.seed)
     progress, best = Progress(), dict[str, Tensor]()
     if resume and folder is not None:
@@ -92,7 +75,8 @@ def fit(
     # Worth it where rows are seen more than once; in lockstep no process may compute a row that others have kept.
     again = budget.steps > batches.per_epoch and not step.lockstep
     with held_interrupt() as interrupted, _trunk(step, features if again else [], say) as step.trunk:
-        while progress.step < budget.steps and not _given_up(progress, budget):
+        given_up = _given_up(progress, budget)
+        while progress.step < budget.steps and not given_up:
             done = step(progress.step, [features[i] for i in batches[progress.step]])
             rate = budget.rate(progress.step)
             progress.step += 1
@@ -102,13 +86,15 @@ def fit(
             eval_loss = None
             if held_out and (progress.step % budget.eval_every == 0 or progress.step == budget.steps):
                 paused = time.monotonic()
-                eval_loss = mean_loss(model, name, task, held_out, pad, 2 * budget.batch_size)
+                eval_loss = _loss_on(held_out, step)
                 began += time.monotonic() - paused  # evaluation is not training time
             point = {"step": progress.step, "loss": done.loss, "eval_loss": eval_loss}
             progress.curve.append(point)
             log.add(point)
-            if eval_loss is not None and budget.watches_best and progress.best == progress.step:
-                best = {n: p.detach().clone() for n, p in step.adapter.named_parameters()}
+            if eval_loss is not None and budget.watches_best:
+                given_up = _given_up(progress, budget)
+                if progress.best == progress.step:
+                    best = {n: p.detach().clone() for n, p in step.adapter.named_parameters()}
             stopped = distributed.anywhere(interrupted(), model.device)
             if folder is not None and (progress.step % budget.checkpoint_every == 0 or stopped):
                 state.save(folder, step.adapter, step.optimizer, progress, best)
@@ -120,6 +106,12 @@ def fit(
         state.restore(step.adapter, best)
     model.eval()
     return progress
+
+
+def _padding(model: AdaptedModel, tokenizer: object) -> int:
+    """The id that the base itself knows as padding, else the tokenizer's."""
+    known = model.config.get_text_config().pad_token_id
+    return pad_id(tokenizer) if known is None else int(known)
 
 
 @contextmanager
@@ -137,6 +129,12 @@ def _trunk(step: Step, features: Sequence[Features], say: Callable[[str], None])
         yield cache
     finally:
         cache.close()
+
+
+def _loss_on(features: Sequence[Features], step: Step) -> float:
+    """The adapter's loss on rows that it is not trained on."""
+    with evaluating(step.model):
+        return mean_over(step.model, step.name, step.task, features, step.pad, 2 * step.budget.batch_size)
 
 
 def _given_up(progress: Progress, budget: Budget) -> bool:

@@ -11,22 +11,30 @@ from graftune.errors import GraftuneError
 from graftune.training.budget import Budget
 
 
-def optimizer_of(adapter: nn.Module, budget: Budget) -> torch.optim.Optimizer:
-    """Fused AdamW over an adapter's parameters; each group's ``factor`` multiplies the rate of the schedule.
-
-    Vectors and biases are not decayed, as everywhere in the field. Of several patterns in ``budget.rates`` that
-    are found in a parameter's name the last one counts. Raises GraftuneError for one that is found in none.
-    """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+def check_rates(adapter: nn.Module, budget: Budget) -> None:
+    """Raise GraftuneError for a pattern in ``budget.rates`` that is found in no parameter's name, or is none."""
     names = [name for name, _ in adapter.named_parameters()]
     for pattern in budget.rates:
-        if not any(re.search(pattern, name) for name in names):
+        try:
+            found = any(re.search(pattern, name) for name in names)
+        except re.error:
+            found = False
+        if not found:
             raise GraftuneError(
                 "a learning rate is given for a part that is not there",
                 received=repr(pattern),
                 expected=f"a regular expression found in a parameter's name, such as {names[0]}",
                 do="correct the pattern in rates",
             )
+
+
+def optimizer_of(adapter: nn.Module, budget: Budget) -> torch.optim.Optimizer:
+    """Fused AdamW over an adapter's parameters; each group's ``factor`` multiplies the rate of the schedule.
+
+    Vectors and biases are not decayed, as everywhere in the field. Of several patterns in ``budget.rates`` that
+    are found in a parameter's name the last one counts.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in adapter.named_parameters():
         factor = 1.0
         for pattern, value in budget.rates.items():

@@ -23,6 +23,7 @@ from graftune.training import distributed, state, trackers
 from graftune.training import recipe as recipes
 from graftune.training.budget import Budget, budget_of
 from graftune.training.loop import Report, Watch, fit
+from graftune.training.optimizer import check_rates
 from graftune.training.prepare import Prepared, announce, prepare, read_tables, task_of, template_of
 from graftune.training.recipe import Recipe
 from graftune.training.speed import fast
@@ -102,6 +103,7 @@ def train_adapter(
         features, held = encode(prepared, recipe, method, model)
         count = model.count(name)
         progress = Progress()
+        check_rates(model.adapter(name), budget)
         begin()
         if budget.steps:
             with fast(model, recipe, say), distributed.sharded(model, recipe.shard, say):

@@ -47,7 +47,8 @@ class Progress:
     @property
     def waited(self) -> int:
         """How many evaluations there were since the best one."""
-        return sum(p["eval_loss"] is not None and p["step"] > (self.best or 0) for p in self.curve)
+        best = self.best or 0
+        return sum(p["eval_loss"] is not None and p["step"] > best for p in self.curve)
 
 
 class Log:

@@ -25,16 +25,12 @@ BATCH_TOKENS = 2048
 GIB = 2**30
 
 
-class _Store:
-    """Rows of states one after another: a flat tensor in memory, or in a file that the system maps."""
-
-    def __init__(self, tokens: int, like: Tensor, file: Path | None) -> None:
-        shape = (tokens, like.shape[-1])
-        if file is None:
-            self.states = torch.empty(shape, dtype=like.dtype)
-        else:
-            size = shape[0] * shape[1]
-            self.states = torch.from_file(str(file), shared=True, size=size, dtype=like.dtype).view(shape)
+def _store(tokens: int, like: Tensor, file: Path | None = None) -> Tensor:
+    """Room for states (tokens, d) one after another: in memory, or in a file that the system maps."""
+    width = like.shape[-1]
+    if file is None:
+        return torch.empty(tokens, width, dtype=like.dtype)
+    return torch.from_file(str(file), shared=True, size=tokens * width, dtype=like.dtype).view(tokens, width)
 
 
 class TrunkCache:
@@ -45,7 +41,7 @@ class TrunkCache:
         self.trunk, self.task, self.pad = trunk, task, pad
         self.bounds = memory * GIB, disk * GIB
         self._places: dict[tuple[int, ...], tuple[int, int, int]] = {}  # tokens -> store, first row, number of rows
-        self._stores: list[_Store] = []
+        self._stores: list[Tensor] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
@@ -68,7 +64,7 @@ class TrunkCache:
                 width = padded(len(chosen[0].ids), positions)
                 for feature, states in zip(chosen, self._compute(chosen, width), strict=True):
                     store, start, count = self._places[tuple(feature.ids)]
-                    self._stores[store].states[start : start + count] = states[:count].cpu()
+                    self._stores[store][start : start + count] = states[:count].cpu()
 
     def _plan(self, keys: Sequence[tuple[int, ...]], like: Tensor) -> set[int]:
         """Give each row its place while there is room; the numbers of those that have one."""
@@ -82,16 +78,16 @@ class TrunkCache:
                     used[store] += len(key)
                     fits.add(number)
                     break
+        self._stores = [_store(used[0], like)]
         if used[1]:
             self._folder = tempfile.TemporaryDirectory(prefix="graftune-trunk-")
-        file = None if self._folder is None else Path(self._folder.name) / "states"
-        self._stores = [_Store(used[0], like, None), *([] if file is None else [_Store(used[1], like, file)])]
+            self._stores.append(_store(used[1], like, Path(self._folder.name) / "states"))
         return fits
 
     @property
     def bytes(self) -> int:
         """What the kept states take, in memory and on disk."""
-        return sum(store.states.numel() * store.states.element_size() for store in self._stores)
+        return sum(store.numel() * store.element_size() for store in self._stores)
 
     def _compute(self, features: Sequence[Features], width: int = 0) -> Tensor:
         """States (rows, longest or ``width``, d) from the frozen layers."""
@@ -105,12 +101,12 @@ class TrunkCache:
         keys = [tuple(f.ids) for f in features]
         missing = [i for i, key in enumerate(keys) if key not in self._places]
         fresh = self._compute([features[i] for i in missing], width) if missing else None
-        like = self._stores[0].states if fresh is None else fresh
+        like = self._stores[0] if fresh is None else fresh
         states = torch.zeros(len(features), width, like.shape[-1], dtype=like.dtype, device=self.trunk.model.device)
         for row, key in enumerate(keys):
             if key in self._places:
                 store, start, count = self._places[key]
-                states[row, :count] = self._stores[store].states[start : start + count].to(states.device)
+                states[row, :count] = self._stores[store][start : start + count].to(states.device)
         if fresh is not None:
             states[missing] = fresh
         with self.trunk.replaced(states):

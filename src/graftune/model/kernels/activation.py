@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 
 from torch import nn
 from torch.nn.functional import gelu
 from transformers.activations import NewGELUActivation
 
-from graftune.model.override import forward_replaced
+from graftune.model.override import forwards_replaced
 
 
 @contextmanager
 def replaced(base: nn.Module) -> Iterator[bool]:
     """Within the block 0.5 x (1 + tanh(√(2/π)(x + 0.044715 x³))) is one operation; yields whether there is any."""
     found = [module for module in base.modules() if type(module) is NewGELUActivation]
-    with ExitStack() as stack:
-        for module in found:
-            stack.enter_context(forward_replaced(module, partial(gelu, approximate="tanh")))
+    with forwards_replaced({module: partial(gelu, approximate="tanh") for module in found}):
         yield bool(found)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from graftune.errors import unknown
-from graftune.model.layers import is_linear, weight_of
-from graftune.model.override import forward_replaced
+from graftune.model.layers import is_linear, is_quantized, weight_of
+from graftune.model.override import forwards_replaced
 
 PRODUCTS = ("auto", "onednn", "torch")
 
@@ -77,7 +77,7 @@ def _forward(module: nn.Module, x: Tensor) -> Tensor:
 
 def _plain(weight: Tensor) -> bool:
     """Whether a weight is fp32 on the CPU, and not quantized in the guise of it."""
-    return weight.dtype == torch.float32 and weight.is_cpu and type(weight.data) is Tensor
+    return weight.dtype == torch.float32 and weight.is_cpu and not is_quantized(weight)
 
 
 @contextmanager
@@ -90,7 +90,5 @@ def replaced(base: nn.Module, products: str = "auto") -> Iterator[bool]:
     if chosen(products) == "onednn":
         linears = [module for module in base.modules() if is_linear(module)]
         found = [m for m in linears if _plain(weight_of(m))]
-    with ExitStack() as stack:
-        for module in found:
-            stack.enter_context(forward_replaced(module, partial(_forward, module)))
+    with forwards_replaced({module: partial(_forward, module) for module in found}):
         yield bool(found)

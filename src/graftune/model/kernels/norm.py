@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from graftune.model.override import forward_replaced
+from graftune.model.override import forwards_replaced
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -64,7 +64,5 @@ def _fits(module: nn.Module) -> bool:
 def replaced(base: nn.Module) -> Iterator[bool]:
     """Within the block RMSNorms with frozen weights are this one; yields whether there is any."""
     found = [module for module in base.modules() if _fits(module)]
-    with ExitStack() as stack:
-        for module in found:
-            stack.enter_context(forward_replaced(module, partial(_forward, module)))
+    with forwards_replaced({module: partial(_forward, module) for module in found}):
         yield bool(found)
