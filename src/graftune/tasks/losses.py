@@ -11,7 +11,7 @@ from graftune.model.adapted import AdaptedModel
 from graftune.tasks.batches import IGNORED, by_length
 from graftune.tasks.task import Features, Task, to_device
 
-CHUNK_BYTES = 2**25  # of float32 logits at a time
+CHUNK_BYTES = 2**25  # of logits at a time
 ROWS = 32  # chunks are multiples of it: a product of a new shape has to be prepared first
 
 
@@ -65,7 +65,7 @@ def _over_vocabulary(
     hidden = nn.functional.pad(hidden, (0, 0, 0, -count % ROWS))
     answers = nn.functional.pad(answers, (0, -count % ROWS), value=IGNORED)
     states = hidden.detach().requires_grad_(train and hidden.requires_grad)
-    bytes_a_row = 4 * model.base.get_input_embeddings().weight.shape[0]
+    bytes_a_row = hidden.element_size() * model.base.get_input_embeddings().weight.shape[0]
     rows = max(1, CHUNK_BYTES // (bytes_a_row * ROWS)) * ROWS
     total = torch.zeros((), device=hidden.device)
     with torch.set_grad_enabled(train):
@@ -74,27 +74,33 @@ def _over_vocabulary(
             loss, gradient = _cross_entropy(logits.detach(), targets, smoothing)
             total += loss / count
             if share is not None and logits.requires_grad:
-                logits.backward(gradient.mul_(share / count).to(logits.dtype))
+                logits.backward(gradient.mul_(share / count))
     if states.grad is not None:
         hidden.backward(states.grad)
     return total
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-    """The summed cross-entropy of logits (n, V) and its gradient, float32 (n, V).
+    """The summed cross-entropy of logits (n, V), in float32, and its gradient (n, V), in their precision.
 
     With q the targets' distribution, (1 - s) on the target and s/V everywhere: -Σ q log softmax, and
     softmax - q. Rows whose target is -100 give nothing. One tensor of that size where autograd keeps three.
     """
-    real = targets != IGNORED
-    at = torch.arange(len(targets), device=logits.device), targets.clamp(min=0)
-    logarithms = logits.log_softmax(-1, dtype=torch.float32)
-    loss = -(1 - smoothing) * logarithms[at]
-    if smoothing:
-        loss -= smoothing * logarithms.mean(-1)
-    gradient = logarithms.exp_()
-    if smoothing:
-        gradient -= smoothing / logits.shape[-1]
-    gradient[at] -= 1 - smoothing
-    gradient[~real] = 0
-    return loss[real].sum(), gradient
+    gradient = torch.empty_like(logits)
+    total = torch.zeros((), device=logits.device)
+    rows = ROWS if logits.is_cpu else len(logits)  # few at a time stay in a processor's cache
+    for given, wanted, out in zip(logits.split(rows), targets.split(rows), gradient.split(rows), strict=True):
+        real = wanted != IGNORED
+        at = torch.arange(len(wanted), device=logits.device), wanted.clamp(min=0)
+        logarithms = given.log_softmax(-1, dtype=torch.float32)
+        loss = -(1 - smoothing) * logarithms[at]
+        if smoothing:
+            loss -= smoothing * logarithms.mean(-1)
+        total += loss[real].sum()
+        softmax = logarithms.exp_()
+        if smoothing:
+            softmax -= smoothing / logits.shape[-1]
+        softmax[at] -= 1 - smoothing
+        softmax[~real] = 0
+        out.copy_(softmax)
+    return total, gradient

@@ -11,6 +11,7 @@ from graftune.model.adapted import AdaptedModel
 from graftune.training.recipe import Recipe
 
 DEFAULT_EPOCHS = 3.0
+WORK = 512 * 768**2  # of a micro-batch on a CPU, tokens · width²: its products take longer than what surrounds them
 POINTS = 8  # evaluations on the curve of a run, where the recipe does not say how often
 
 
@@ -84,4 +85,4 @@ def _micro_tokens(device: str, width: int) -> int:
     """Tokens of a micro-batch that use the device well: on a CPU as few as keep its products busy."""
     if device != "cpu":
         return 16_384
-    return 512 if width >= 512 else 1024
+    return max(512, min(WORK // width**2, 4096))

@@ -69,7 +69,7 @@ def _added(mask: Tensor, like: Tensor, batch: int, shared: int, heads: int) -> T
 
 
 AttentionInterface.register(SHORT, short)
-AttentionMaskInterface.register(SHORT, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+AttentionMaskInterface.register(SHORT, ALL_MASK_ATTENTION_FUNCTIONS["eager"])  # added up once for all layers
 attention.support(SHORT)
 
 
