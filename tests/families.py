@@ -16,6 +16,7 @@ from transformers import (
     ModernBertConfig,
     ModernBertForMaskedLM,
     ModernBertForSequenceClassification,
+    PretrainedConfig,
     PreTrainedModel,
 )
 
@@ -80,8 +81,13 @@ WITHOUT_BIASES = ("llama", "modernbert")
 def base(family: str, *, classifier: bool = False, seed: int = 0) -> PreTrainedModel:
     """A random base with weights large enough that every part matters."""
     language, sequence, config = FAMILIES[family]
+    return randomised(sequence if classifier else language, config(), seed)
+
+
+def randomised(model_class: type[PreTrainedModel], config: PretrainedConfig, seed: int = 0) -> PreTrainedModel:
+    """A model of this class with weights large enough that every part matters."""
     torch.manual_seed(seed)
-    model = (sequence if classifier else language)(config())
+    model = model_class(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from hypothesis import given
@@ -11,7 +13,7 @@ from families import FAMILIES, PAD, VOCABULARY, base
 from graftune.errors import GraftuneError
 from graftune.methods import PromptTuning, PTuning
 from graftune.model.adapted import AdaptedModel
-from graftune.model.layout import arrange
+from graftune.model.layout import Place, arrange
 from methods_under_test import disturb
 
 
@@ -79,11 +81,11 @@ def test_more_virtual_tokens_than_the_adapter_has_is_an_error() -> None:
 @given(
     lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
     data=st.data(),
-    after_first=st.booleans(),
+    place=st.sampled_from(get_args(Place)),
     left=st.booleans(),
 )
 def test_arranging_moves_tokens_and_loses_none(
-    lengths: list[int], data: st.DataObject, after_first: bool, left: bool
+    lengths: list[int], data: st.DataObject, place: Place, left: bool
 ) -> None:
     counts = [data.draw(st.integers(0, 5)) for _ in lengths]
     width = max(lengths)
@@ -93,14 +95,15 @@ def test_arranging_moves_tokens_and_loses_none(
         span = slice(width - n, width) if left else slice(0, n)
         ids[row, span] = torch.arange(10, 10 + n)
         mask[row, span] = 1
-    result = arrange({"input_ids": ids, "attention_mask": mask}, counts, 50, after_first=after_first)
+    result = arrange({"input_ids": ids, "attention_mask": mask}, counts, 50, place=place)
     wide = result.inputs["attention_mask"].bool()
     for row, n in enumerate(lengths):
         real = wide[row].nonzero().flatten()
         assert len(real) == n + counts[row]
         assert (real.diff() == 1).all(), "padding between virtual tokens and text"
         virtual = result.virtual[row][real]
-        start = 1 if after_first else 0
+        start = 1 if place == "behind the first" else 0
+        assert place != "front, padding behind" or real[0] == 0
         assert virtual[start : start + counts[row]].tolist() == list(range(counts[row]))
         assert result.inputs["input_ids"][row][real][virtual < 0].tolist() == list(range(10, 10 + n))
         assert result.inputs["input_ids"][row].max() < 50

@@ -38,6 +38,7 @@ def _tree(base: str, anatomy: Anatomy) -> Tree:
         branch = tree.add(f"layer {layer.index}  {layer.path}")
         for linear in layer.linears:
             columns = "" if linear.start is None else f"  columns {linear.start}:{linear.stop}"
+            columns += "" if linear.every is None else f" of every {linear.every}"
             branch.add(f"{linear.role or 'linear':5} {linear.path}  {linear.inputs} → {linear.outputs}{columns}")
         for attention in layer.attentions:
             heads = f"{attention.heads} key/value heads of {attention.key_width}"

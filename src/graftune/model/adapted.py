@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from graftune.errors import GraftuneError, unknown
 from graftune.methods.method import Method
@@ -24,6 +23,7 @@ from graftune.model.inputs import Inputs
 from graftune.model.layout import Arranged, restore
 from graftune.model.merge import merged
 from graftune.model.prefixes import Prefixes
+from graftune.model.recompute import checkpointed, recompute_without_dropout, refuse_reentrant
 from graftune.model.routing import InUse, Names, Routing
 from graftune.model.trainer_support import TrainerSupport, signed_by_base
 from graftune.parts import KeyValueRows
@@ -54,6 +54,7 @@ class AdaptedModel(TrainerSupport):
         self._routing = Routing()
         self._prefixes = Prefixes(self.anatomy, self._routing)
         self._handles: dict[str, list[Handle]] = {}
+        self._recomputing: list[Handle] = []
         self._in_use: Names = None
         accepted = self.signature.parameters
         self._caches = "use_cache" in accepted
@@ -208,9 +209,9 @@ class AdaptedModel(TrainerSupport):
         """
         if labels is not None:  # named because Trainer reads the names of labels from the class
             inputs["labels"] = labels
-        checkpointed = [layer for layer in self._checkpointed() if self.training and layer.training]
-        if checkpointed:
-            _refuse_reentrant(checkpointed)
+        layers = [layer for layer in checkpointed(self.base) if self.training and layer.training]
+        if layers:
+            refuse_reentrant(layers)
             if self._caches:
                 inputs.setdefault("use_cache", False)  # recomputing a layer would fill its cache twice
         with self._routed(adapters, inputs) as (ready, arranged):
@@ -270,20 +271,16 @@ class AdaptedModel(TrainerSupport):
     def train(self, mode: bool = True) -> AdaptedModel:
         """Training mode of the adapters; the base keeps its dropout off unless ``base_dropout`` is set."""
         super().train(mode)
+        while self._recomputing:
+            self._recomputing.pop().remove()
         if mode and not self.base_dropout:
             self.base.eval()
-            for layer in self._checkpointed():
-                layer.training = True  # a layer recomputes only in training mode
+            for layer in checkpointed(self.base):
+                self._recomputing += recompute_without_dropout(layer)
             for module in self.base.modules():
                 if hasattr(module, "neftune_noise_alpha"):
                     module.training = True  # Trainer's NEFTune adds its noise only in training mode
         return self
-
-    def _checkpointed(self) -> Iterator[nn.Module]:
-        """The base's layers that recompute their activations in the backward pass."""
-        for module in self.base.modules():
-            if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing:
-                yield module
 
     @contextmanager
     def _routed(
@@ -308,16 +305,3 @@ class AdaptedModel(TrainerSupport):
 def _named(adapters: Names) -> list[str]:
     """The names among ``adapters``."""
     return [name for name in ([adapters] if isinstance(adapters, str) else adapters or ()) if name is not None]
-
-
-def _refuse_reentrant(layers: list[nn.Module]) -> None:
-    """Reentrant checkpointing gives no gradient to what enters a layer beside its input, as our parts do."""
-    for layer in layers:
-        function = layer._gradient_checkpointing_func
-        if isinstance(function, partial) and function.keywords.get("use_reentrant") is not False:
-            raise GraftuneError(
-                "adapters do not train under reentrant gradient checkpointing",
-                received=f"use_reentrant={function.keywords.get('use_reentrant')}",
-                expected="use_reentrant=False, the default of Transformers",
-                do='base.gradient_checkpointing_enable({"use_reentrant": False})',
-            )

@@ -85,8 +85,8 @@ def _(part: LowRank, graft: Graft) -> list[Handle]:
             return None
         weight, bias = weight_of(module), getattr(module, "bias", None)
         if site.start is not None:
-            weight = weight[site.start : site.stop]
-            bias = None if bias is None else bias[site.start : site.stop]
+            weight = weight[site.columns]
+            bias = None if bias is None else bias[site.columns]
         return _columns(site, output, lambda y: graft.on_rows(lambda y, x: part(x, y, weight, bias), y, args[0]))
 
     return [graft.module.register_forward_hook(change)]
@@ -180,19 +180,20 @@ def _(part: ParameterCopy, graft: Graft) -> list[Handle]:
         if not graft.active() or output is None:  # None: the module itself failed
             return None
         # A mixed batch: the module once more, with the copies, on the adapter's own rows.
-        if not isinstance(output, Tensor):
+        given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        if not isinstance(output, Tensor) or graft.site.path in graft.anatomy.rowless or not given:
             raise GraftuneError(
                 "trained copies of this module's parameters cannot share a batch with other adapters",
-                received=f"{graft.site.path} returns {type(output).__name__}",
-                expected="a module that returns one tensor",
+                received=f"{graft.site.path} returns {type(output).__name__}, not one entry per row",
+                expected="a module that returns one tensor with an entry per row",
                 do="use one adapter for the whole batch",
             )
-        batch = max([len(graft.routing.names), *(a.shape[0] for a in args if isinstance(a, Tensor) and a.dim())])
+        batch = max([len(graft.routing.names), *(a.shape[0] for a in args if isinstance(a, Tensor) and a.dim() > 1)])
         rows = graft.routing.rows(graft.name, batch, output.device)
 
         def own(value: Any) -> Any:
-            """The adapter's rows of an argument; what all rows share (first size 1) stays whole."""
-            if not isinstance(value, Tensor) or value.dim() == 0 or value.shape[0] == 1:
+            """The adapter's rows of an argument; what all rows share (a vector, a mask of windows) stays whole."""
+            if not isinstance(value, Tensor) or value.dim() < 2 or value.shape[0] != batch:
                 return value
             return value.index_select(0, rows)
 
@@ -215,5 +216,7 @@ def _columns(site: Site, output: Tensor, change: Callable[[Tensor], Tensor]) -> 
     """Change all of a linear map's output, or the columns of a fused one."""
     if not isinstance(site, LinearSite) or site.start is None:
         return change(output)
-    changed = change(output[..., site.start : site.stop])
+    changed = change(output[..., site.columns])
+    if site.every is not None:
+        return output.index_copy(-1, torch.tensor(site.columns, device=output.device), changed)
     return torch.cat([output[..., : site.start], changed, output[..., site.stop :]], dim=-1)

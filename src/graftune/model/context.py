@@ -71,7 +71,7 @@ class Context:
         """The weight at a site as (d_out, d_in). Raises GraftuneError for a quantized one."""
         weight = weight_of(self.anatomy.modules[site.path])
         refuse_quantized("this method", site.path, weight)
-        return weight if site.start is None else weight[site.start : site.stop]
+        return weight if site.start is None else weight[site.columns]
 
     def key_values(self, text: str) -> dict[str, Tensor]:
         """Keys and values of ``text`` in every attention of the frozen base: (n, heads·(d_k + d_v)) each."""

@@ -13,8 +13,10 @@ from transformers import PreTrainedModel
 from graftune.errors import GraftuneError
 from graftune.model.adapter import Adapter
 from graftune.model.anatomy import Anatomy
-from graftune.model.layout import Arranged, Layout, arrange
+from graftune.model.layout import Arranged, Layout, Place, arrange
 from graftune.model.routing import Routing
+
+ENCODED = ("input_ids", "attention_mask")  # what an encoder-decoder's encoder reads
 
 
 class Inputs:
@@ -53,7 +55,8 @@ class Inputs:
         """For one call of the base: its inputs, and how they were arranged (None where no row has virtual tokens)."""
         arranged = self._arrange(inputs)
         self.layout.virtual = None if arranged is None else arranged.virtual
-        self.layout.kept = None if arranged is None else arranged.kept
+        both = self.base.config.is_encoder_decoder  # then the columns that come out are the decoder's, as they were
+        self.layout.kept = None if arranged is None or both else arranged.kept
         hook = self.base.register_forward_pre_hook(self._position, with_kwargs=True)
         try:
             yield dict(inputs) if arranged is None else {**inputs, **arranged.inputs}, arranged
@@ -75,7 +78,11 @@ class Inputs:
             return None
         rows = self.base.get_input_embeddings().num_embeddings
         placed = bool((ids >= rows).any())
-        if not placed and (not any(counts) or inputs.get("past_key_values") is not None):
+        both = self.base.config.is_encoder_decoder
+        mask = inputs.get("attention_mask")
+        # Where positions cannot be given, padding in front of a text would count as text.
+        padded = both and isinstance(mask, Tensor) and bool((mask[:, 0] == 0).any())
+        if not placed and not padded and (not any(counts) or inputs.get("past_key_values") is not None):
             return None
         for row, name in enumerate(self.routing.names):
             if name is not None and not self.adapter(name).method.front and not bool((ids[row] >= rows).any()):
@@ -85,9 +92,8 @@ class Inputs:
                     expected=f"the template {self.adapter(name).method.template!r}, virtual token j as id {rows} + j",
                     do="encode the text with the adapter's template (graftune.tasks.Template)",
                 )
-        tensors = {k: v for k, v in inputs.items() if isinstance(v, Tensor)}
-        encoder = not self.base.config.is_encoder_decoder and not self.anatomy.attentions[0].causal
-        arranged = arrange(tensors, counts, rows, after_first=encoder)
+        tensors = {k: v for k, v in inputs.items() if isinstance(v, Tensor) and (not both or k in ENCODED)}
+        arranged = arrange(tensors, counts, rows, place=self._place)
         if arranged.added and inputs.get("position_ids") is not None:
             raise GraftuneError(
                 "positions that are given leave no room for the virtual tokens in front of the text",
@@ -96,6 +102,12 @@ class Inputs:
                 do="train without packing and padding_free, or use a method without virtual tokens",
             )
         return arranged
+
+    @property
+    def _place(self) -> Place:
+        if self.base.config.is_encoder_decoder:
+            return "front, padding behind"
+        return "front" if self.anatomy.attentions[0].causal else "behind the first"
 
     def _position(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         """Count positions from the first real token, and shift them by what the adapters ask for."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -74,7 +75,8 @@ def read_layer(index: int, path: str, events: list[Event]) -> Layer:
         """The sub-layer whose first linear is event ``start`` and whose last is event ``stop``."""
         out = stop
         after = events[stop + 1] if stop + 1 < len(events) else None
-        if after is not None and isinstance(after.module, nn.Dropout) and after.input is events[stop].output:
+        follows = after is not None and isinstance(after.module, nn.Dropout) and after.input is events[stop].output
+        if follows and sum(e.module is events[stop + 1].module for e in events) == 1:  # ViT has one for both
             out = stop + 1
         before = next((e for e in events[:start] if is_norm(e) and e.output is events[start].input), None)
         norm_after = events[out + 1] if out + 1 < len(events) and is_norm(events[out + 1]) else None
@@ -92,12 +94,11 @@ def read_layer(index: int, path: str, events: list[Event]) -> Layer:
 
     position = 0
     for at in attentions:
-        site = events[at].attention
-        query = events[at].input
-        assert site is not None and query is not None
+        site, query, value = events[at].attention, events[at].input, events[at].output
+        assert site is not None and query is not None and value is not None
         layer.attentions.append(replace(site, layer=index))
         before = [i for i in linears if position <= i < at]
-        layer.linears += _projections(index, [events[i] for i in before], site, query)
+        layer.linears += _projections(index, [events[i] for i in before], site, query, value)
         after = next((i for i in linears if i > at), None)
         position = at + 1
         if after is not None:
@@ -119,12 +120,21 @@ def _linear(event: Event, role: str, layer: int) -> LinearSite:
     return LinearSite(event.path, inputs, outputs, role, layer)
 
 
-def _projections(layer: int, events: list[Event], site: AttentionSite, query: Tensor) -> list[LinearSite]:
+def _projections(
+    layer: int, events: list[Event], site: AttentionSite, query: Tensor, value: Tensor
+) -> list[LinearSite]:
     """q, k and v: three maps in this order, or the columns of fused ones."""
     widths = [query.shape[1] * query.shape[-1], site.heads * site.key_width, site.heads * site.value_width]
     outputs = [sizes_of(e.module)[1] for e in events if e.module is not None]
     if outputs == widths:
         return [_linear(e, role, layer) for e, role in zip(events, "qkv", strict=True)]
+    if len(events) == 1 and len(set(widths)) == 1 and outputs == [3 * widths[0]] and _by_heads(events[0], value):
+        inputs, _ = sizes_of(events[0].module)  # type: ignore[arg-type]
+        own = site.value_width
+        return [
+            LinearSite(events[0].path, inputs, widths[0], role, layer, i * own, (i + 1) * own, 3 * own)
+            for i, role in enumerate("qkv")
+        ]
     sites: list[LinearSite] = []
     roles = list(zip("qkv", widths, strict=True))
     for event in events:
@@ -151,6 +161,16 @@ def _projections(layer: int, events: list[Event], site: AttentionSite, query: Te
             )
             start += size
     return sites
+
+
+def _by_heads(fused: Event, value: Tensor) -> bool:
+    """Whether a map gives q, k and v of one head after the other (GPT-NeoX, BLOOM), as seen in what it gave."""
+    given = fused.output
+    if given is None or given.is_meta:
+        return False
+    heads, _, width = value.shape[1:]
+    given = given.reshape(-1, heads, 3, width)[:, :, 2]  # (B · T, H, d)
+    return torch.equal(given, value.transpose(1, 2).reshape(-1, heads, width))
 
 
 def whole(sites: list[LinearSite]) -> list[LinearSite]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -29,6 +29,12 @@ class Arranged:
     virtual: Tensor
     kept: Tensor
     added: int
+
+    @property
+    def moved(self) -> bool:
+        """Whether any of the caller's columns stands elsewhere now."""
+        columns = torch.arange(self.kept.shape[1], device=self.kept.device)
+        return bool(self.added) or not bool((self.kept == columns).all())
 
 
 class Layout:
@@ -56,18 +62,20 @@ class Layout:
         return hidden.gather(1, self.kept[..., None].expand(-1, -1, hidden.shape[-1]))
 
 
+Place = Literal["front", "front, padding behind", "behind the first"]
 #: Arguments that hold column numbers, and the outputs (B, T) that have an entry a column.
 COLUMNS = ("start_positions", "end_positions")
 SPANS = ("start_logits", "end_logits")
 FILL: Mapping[str, int] = {"labels": -100, "attention_mask": 0, "token_type_ids": 0, "position_ids": 0}
 
 
-def arrange(inputs: Mapping[str, Tensor], counts: Sequence[int], embeddings: int, *, after_first: bool) -> Arranged:
+def arrange(inputs: Mapping[str, Tensor], counts: Sequence[int], embeddings: int, *, place: Place) -> Arranged:
     """Put virtual tokens in place.
 
     ``inputs`` has ``input_ids`` (B, T) and may have ``attention_mask``, ``labels`` and other (B, T) tensors;
-    ``counts[b]`` is the number of virtual tokens row b's adapter has; ``after_first`` puts them behind the
-    first token (encoders whose first token is pooled) and the padding behind the text.
+    ``counts[b]`` is the number of virtual tokens row b's adapter has. ``place``: "front" of the text, with padding
+    before both (decoders); "front, padding behind" both, since an encoder may count columns as positions
+    (encoder-decoders); "behind the first" token, which may be pooled (encoders).
 
     Raises GraftuneError where a row's own virtual tokens do not match its adapter.
     """
@@ -84,7 +92,11 @@ def arrange(inputs: Mapping[str, Tensor], counts: Sequence[int], embeddings: int
     fresh = torch.zeros(batch, width + added, dtype=torch.bool, device=ids.device)  # new virtual columns
     for b, n in enumerate(missing):
         start = int(real[b].int().argmax())  # first real token
-        if after_first:
+        if place == "front, padding behind":
+            text = real[b].long()
+            kept[b] = torch.where(real[b], n + text.cumsum(0) - 1, n + text.sum() + (1 - text).cumsum(0) - 1)
+            begin = 0
+        elif place == "behind the first":
             kept[b, start + 1 :] += n
             begin = start + 1
         else:
@@ -142,8 +154,9 @@ def _check(placed: Tensor, ids: Tensor, counts: Sequence[int], embeddings: int) 
 
 def restore(output: Any, arranged: Arranged, batch: int) -> Any:
     """Give every per-token tensor of a model's output the caller's columns again."""
-    if not arranged.added:
+    if not arranged.moved:
         return output
+    encoder_only = "encoder_last_hidden_state" in output  # the decoder's columns are the caller's
     width = arranged.kept.shape[1] + arranged.added
 
     def back(value: Any, least: int = 3) -> Any:
@@ -154,7 +167,9 @@ def restore(output: Any, arranged: Arranged, batch: int) -> Any:
         return value
 
     for name, value in output.items():
-        if name == "hidden_states" and isinstance(value, tuple):
+        if encoder_only and not name.startswith("encoder_"):
+            continue
+        if name.endswith("hidden_states") and isinstance(value, tuple):
             output[name] = tuple(back(v) for v in value)
         elif isinstance(value, Tensor):
             output[name] = back(value, 2 if name in SPANS else 3)

@@ -48,7 +48,7 @@ def merged(base: PreTrainedModel, anatomy: Anatomy, adapter: Adapter) -> PreTrai
                 continue
             assert isinstance(site, LinearSite)
             weight = weight_of(module)
-            span = slice(site.start, site.stop)
+            span = site.columns
             if isinstance(part, LowRank):
                 weight[span] = part.merged(weight[span])
             elif isinstance(part, Scale):
@@ -56,7 +56,7 @@ def merged(base: PreTrainedModel, anatomy: Anatomy, adapter: Adapter) -> PreTrai
     return clone.eval()
 
 
-def _scale(part: Scale, module: nn.Module, weight: torch.Tensor, span: slice) -> None:
+def _scale(part: Scale, module: nn.Module, weight: torch.Tensor, span: slice | list[int]) -> None:
     if part.on == "input":
         weight.mul_(part.scale)
         return

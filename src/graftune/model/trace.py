@@ -13,10 +13,12 @@ from transformers import PreTrainedModel
 from graftune.model import attention
 from graftune.parts.sites import AttentionSite
 
+NUMBER = re.compile(r"\.\d+(?=\.|$)")
+
 
 @dataclass
 class Event:
-    """One call seen in the dry run: of a leaf module, or (module None) of attention."""
+    """One call seen in the dry run: of a leaf module, or (module None) of attention: its query and value."""
 
     path: str
     module: nn.Module | None
@@ -65,7 +67,7 @@ def dry_run(base: PreTrainedModel, modules: Mapping[str, nn.Module]) -> list[Eve
         kind = "cross" if re.search("cross|encoder_attn|EncDec", path) else "self"
         causal = bool(getattr(module, "is_causal", False))
         site = AttentionSite(path, key.shape[1], key.shape[-1], value.shape[-1], -1, kind, causal)
-        events.append(Event(path, None, query, None, site))
+        events.append(Event(path, None, query, value, site))
 
     for path, module in modules.items():
         if not any(True for _ in module.children()):
@@ -83,13 +85,29 @@ def dry_run(base: PreTrainedModel, modules: Mapping[str, nn.Module]) -> list[Eve
 
 
 def by_layer(events: list[Event]) -> dict[str, list[Event]]:
-    """Events grouped by the layer they ran in: the path up to the first number."""
-    layers: dict[str, list[Event]] = {}
+    """Events grouped by the layer they ran in: the path up to the first number, if that holds one self-attention.
+
+    Where it holds several, it is a stage of layers (Swin), and the next number counts.
+    """
+    return _grouped(events, 0)
+
+
+def _grouped(events: list[Event], start: int) -> dict[str, list[Event]]:
+    """Groups by the first number behind character ``start`` of the path."""
+    groups: dict[str, list[Event]] = {}
     for event in events:
-        match = re.match(r"(.*?\.\d+)(\.|$)", event.path)
+        match = NUMBER.search(event.path, start)
         if match:
-            layers.setdefault(match.group(1), []).append(event)
-    return {path: found for path, found in layers.items() if any(e.attention for e in found)}
+            groups.setdefault(event.path[: match.end()], []).append(event)
+    layers: dict[str, list[Event]] = {}
+    for path, found in groups.items():
+        attentions = {e.path for e in found if e.attention is not None and e.attention.kind == "self"}
+        inside = _grouped(found, len(path)) if len(attentions) > 1 else {}
+        if inside:
+            layers.update(inside)
+        elif any(e.attention for e in found):
+            layers[path] = found
+    return layers
 
 
 def is_norm(event: Event) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LinearSite:
-    """One linear map, or the columns ``start:stop`` of a fused one.
+    """One linear map, or the columns ``start:stop`` of a fused one; with ``every``, those of each such stretch.
 
     ``path`` is the module's name in the base, ``inputs``/``outputs`` its widths, ``role`` one of
     q, k, v, o, gate, up, down or "" where the anatomy could not tell.
@@ -20,6 +20,16 @@ class LinearSite:
     layer: int = -1
     start: int | None = None
     stop: int | None = None
+    every: int | None = None
+
+    @property
+    def columns(self) -> slice | list[int]:
+        """Which outputs of the map these are: all, a slice, or (one head after the other) a list."""
+        if self.start is None or self.stop is None or self.every is None:
+            return slice(self.start, self.stop)
+        width = self.stop - self.start
+        firsts = range(self.start, self.outputs // width * self.every, self.every)
+        return [first + column for first in firsts for column in range(width)]
 
     @property
     def key(self) -> str:

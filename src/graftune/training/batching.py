@@ -6,46 +6,32 @@ from collections.abc import Sequence
 
 import numpy as np
 
-WINDOW = (
-    4  # batches sorted by length together: less padding; with more of them, batches are too much alike to learn from
-)
-STARTING = 64  # what a micro-batch costs beside its tokens, in tokens
+STARTING = 8  # the share, 1/8, of its largest size that a micro-batch costs beside its own tokens
 
 
 class Batches:
-    """Row indices for each step; an epoch visits every row once.
+    """Row indices for each step; an epoch visits every row once, in an order of its own.
 
-    Rows are shuffled, sorted by length inside windows of a few batches, cut into batches, and the batches are
-    shuffled. Any step can be asked for at once, which is what a resumed run does.
+    Any step can be asked for at once, which is what a resumed run does. Rows are not sorted by length: batches of
+    alike rows are harder to learn from, and a step sorts its rows itself when it cuts them.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self.lengths = np.asarray(lengths)
+    def __init__(self, rows: int, batch_size: int, seed: int) -> None:
+        self.rows = rows
         self.batch_size = batch_size
         self.seed = seed
-        self._epoch: tuple[int, list[list[int]]] = (-1, [])
+        self._order: tuple[int, list[int]] = (-1, [])
 
     @property
     def per_epoch(self) -> int:
         """Steps in one epoch; the last batch of an epoch may be smaller."""
-        return -(-len(self.lengths) // self.batch_size)
+        return -(-self.rows // self.batch_size)
 
     def __getitem__(self, step: int) -> list[int]:
         epoch, position = divmod(step, self.per_epoch)
-        if self._epoch[0] != epoch:
-            self._epoch = (epoch, self._batches(epoch))
-        return self._epoch[1][position]
-
-    def _batches(self, epoch: int) -> list[list[int]]:
-        rng = np.random.default_rng((self.seed, epoch))
-        order = rng.permutation(len(self.lengths))
-        window = WINDOW * self.batch_size
-        batches: list[list[int]] = []
-        for start in range(0, len(order), window):
-            part = order[start : start + window]
-            part = part[np.argsort(self.lengths[part], kind="stable")]
-            batches += [part[i : i + self.batch_size].tolist() for i in range(0, len(part), self.batch_size)]
-        return [batches[i] for i in rng.permutation(len(batches))]
+        if self._order[0] != epoch:
+            self._order = (epoch, np.random.default_rng((self.seed, epoch)).permutation(self.rows).tolist())
+        return self._order[1][position * self.batch_size : (position + 1) * self.batch_size]
 
 
 def padded(length: int, positions: int | None) -> int:
@@ -59,8 +45,9 @@ def padded(length: int, positions: int | None) -> int:
 def micro_batches(lengths: Sequence[int], tokens: int | None) -> list[list[int]]:
     """Indices of rows in groups of at most ``tokens`` tokens with their padding; None keeps all together.
 
-    Longest first, and cut where that is cheapest: each group costs its rows times its longest, and ``STARTING``
-    more; of equal costs the more equal groups are taken. A row longer than ``tokens`` is a group by itself.
+    Longest first, and cut where that is cheapest: each group costs its rows times its longest, and
+    ``tokens / STARTING`` more; of equal costs the more equal groups are taken. A row longer than ``tokens`` is a
+    group by itself.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     if tokens is None:
@@ -72,7 +59,7 @@ def micro_batches(lengths: Sequence[int], tokens: int | None) -> list[list[int]]
             size, longest = stop - start, lengths[order[start]]
             if size == 1 or size * longest <= tokens:
                 cost, squares, _ = best[start]
-                ways.append((cost + size * longest + STARTING, squares + size * size, start))
+                ways.append((cost + size * longest + tokens // STARTING, squares + size * size, start))
         best.append(min(ways))
     groups: list[list[int]] = []
     stop = len(order)

@@ -62,7 +62,7 @@ def fit(
     Raises GraftuneError when the loss or its gradient is no longer a number.
     """
     step = Step(model, name, task, _padding(model, tokenizer), budget)
-    batches = Batches([len(f.ids) for f in features], budget.batch_size, budget.seed)
+    batches = Batches(len(features), budget.batch_size, budget.seed)
     progress, best = Progress(), dict[str, Tensor]()
     if resume and folder is not None:
         progress, best = state.load(folder, step.adapter, step.optimizer, say)
