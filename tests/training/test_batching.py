@@ -53,7 +53,7 @@ def test_no_other_cut_is_cheaper(lengths, tokens):
     def cost(groups):
         if any(len(group) > 1 and len(group) * group[0] > tokens for group in groups):
             return float("inf")
-        return sum(len(group) * group[0] + tokens // STARTING for group in groups)
+        return sum(len(group) * group[0] + STARTING for group in groups)
 
     ways = []
     for cuts in product([False, True], repeat=len(ordered) - 1):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-STARTING = 8  # the share, 1/8, of its largest size that a micro-batch costs beside its own tokens
+STARTING = 64  # what a micro-batch costs beside its tokens, in tokens
 
 
 class Batches:
@@ -45,9 +45,8 @@ def padded(length: int, positions: int | None) -> int:
 def micro_batches(lengths: Sequence[int], tokens: int | None) -> list[list[int]]:
     """Indices of rows in groups of at most ``tokens`` tokens with their padding; None keeps all together.
 
-    Longest first, and cut where that is cheapest: each group costs its rows times its longest, and
-    ``tokens / STARTING`` more; of equal costs the more equal groups are taken. A row longer than ``tokens`` is a
-    group by itself.
+    Longest first, and cut where that is cheapest: each group costs its rows times its longest, and ``STARTING``
+    more; of equal costs the more equal groups are taken. A row longer than ``tokens`` is a group by itself.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     if tokens is None:
@@ -59,7 +58,7 @@ def micro_batches(lengths: Sequence[int], tokens: int | None) -> list[list[int]]
             size, longest = stop - start, lengths[order[start]]
             if size == 1 or size * longest <= tokens:
                 cost, squares, _ = best[start]
-                ways.append((cost + size * longest + tokens // STARTING, squares + size * size, start))
+                ways.append((cost + size * longest + STARTING, squares + size * size, start))
         best.append(min(ways))
     groups: list[list[int]] = []
     stop = len(order)
