@@ -12,7 +12,7 @@ import torch
 from families import DECODERS, FAMILIES, WITHOUT_BIASES, base, batch
 from graftune.errors import GraftuneError
 from graftune.model.adapted import AdaptedModel
-from methods_under_test import MERGEABLE, METHODS, NO_OP, disturb
+from methods_under_test import MERGEABLE, METHODS, NO_OP, disturb, in_training
 
 CELLS = [pytest.param(f, m, id=f"{f}-{m}") for f in FAMILIES for m in METHODS]
 EXACT = 1e-5
@@ -209,13 +209,7 @@ def test_gradient_checkpointing_changes_no_gradient(family: str, method: str) ->
     inputs = batch()
     labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
     for checkpointing in (False, True):
-        plain = base(family)
-        if checkpointing:
-            plain.gradient_checkpointing_enable({"use_reentrant": False})
-        model = AdaptedModel(plain)
-        model.add("a", METHODS[method], seed=0)
-        disturb(model, "a")
-        model.train()
+        model = in_training(base(family), method, checkpointing=checkpointing)
         model(**inputs, adapters="a", labels=labels).loss.backward()
         gradients.append([p.grad for p in model.parameters_of("a")])
     for plain_gradient, recomputed in zip(*gradients, strict=True):

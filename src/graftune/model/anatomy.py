@@ -28,11 +28,10 @@ class Anatomy:
             self.layers.append(read_layer(number, path, events))
         last = max((i for i, e in enumerate(calls) if layer_index(self, e.path) >= 0), default=len(calls))
         self._behind = {e.path for e in calls[last + 1 :]}
-        self._tables = [e.module for e in calls if isinstance(e.module, nn.Embedding)]
-        # Of one row, a table that is looked up by row gives one entry.
-        looked_up = [e for e in calls if isinstance(e.module, nn.Embedding) and e.output is not None]
-        #: Tables of which all rows share what they give, such as biases by distance (T5).
-        self.rowless = {e.path for e in looked_up if e.output is not None and len(e.output) != 1}
+        tables = {e.path: e for e in reversed(calls) if isinstance(e.module, nn.Embedding)}
+        self._tables = list(reversed(tables))  # paths, in the order in which they are first read
+        #: Tables of which all rows share what they give, such as biases by distance (T5): not one entry for one row.
+        self.rowless = {path for path, e in tables.items() if e.output is not None and len(e.output) != 1}
         #: Norms between the last layer and the head.
         after = [e.path for e in calls[last + 1 :] if is_norm(e)]
         self.final_norms = tuple(path for path in after if path.split(".")[0] not in self.heads)
@@ -42,7 +41,7 @@ class Anatomy:
         """The table that reads the input: an encoder may have one of its own, tied to the base's (T5)."""
         module = self.base.get_input_embeddings()
         shared = getattr(module, "weight", None)
-        module = next((table for table in self._tables if table.weight is shared), module)
+        module = next((m for path in self._tables if (m := self.modules[path]).weight is shared), module)
         if not isinstance(module, nn.Embedding):
             raise GraftuneError(
                 "this base has no table of token embeddings",

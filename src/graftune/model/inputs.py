@@ -32,8 +32,10 @@ class Inputs:
     ) -> None:
         self.base, self.anatomy, self.routing, self.adapters = base, anatomy, routing, adapters
         self.layout = Layout()
+        #: Whether the base is an encoder with a decoder.
+        self.paired = bool(base.config.is_encoder_decoder)
         #: Whether positions can be shifted.
-        self.shiftable = takes_positions and not base.config.is_encoder_decoder
+        self.shiftable = takes_positions and not self.paired
         # Models that count positions from the ids themselves have a padding index in their table of positions.
         self._counted = next(
             (
@@ -55,8 +57,8 @@ class Inputs:
         """For one call of the base: its inputs, and how they were arranged (None where no row has virtual tokens)."""
         arranged = self._arrange(inputs)
         self.layout.virtual = None if arranged is None else arranged.virtual
-        both = self.base.config.is_encoder_decoder  # then the columns that come out are the decoder's, as they were
-        self.layout.kept = None if arranged is None or both else arranged.kept
+        # What comes out of an encoder-decoder has the decoder's columns, as they were.
+        self.layout.kept = None if arranged is None or self.paired else arranged.kept
         hook = self.base.register_forward_pre_hook(self._position, with_kwargs=True)
         try:
             yield dict(inputs) if arranged is None else {**inputs, **arranged.inputs}, arranged
@@ -78,10 +80,9 @@ class Inputs:
             return None
         rows = self.base.get_input_embeddings().num_embeddings
         placed = bool((ids >= rows).any())
-        both = self.base.config.is_encoder_decoder
         mask = inputs.get("attention_mask")
         # Where positions cannot be given, padding in front of a text would count as text.
-        padded = both and isinstance(mask, Tensor) and bool((mask[:, 0] == 0).any())
+        padded = self.paired and isinstance(mask, Tensor) and bool((mask[:, 0] == 0).any())
         if not placed and not padded and (not any(counts) or inputs.get("past_key_values") is not None):
             return None
         for row, name in enumerate(self.routing.names):
@@ -92,7 +93,7 @@ class Inputs:
                     expected=f"the template {self.adapter(name).method.template!r}, virtual token j as id {rows} + j",
                     do="encode the text with the adapter's template (graftune.tasks.Template)",
                 )
-        tensors = {k: v for k, v in inputs.items() if isinstance(v, Tensor) and (not both or k in ENCODED)}
+        tensors = {k: v for k, v in inputs.items() if isinstance(v, Tensor) and (not self.paired or k in ENCODED)}
         arranged = arrange(tensors, counts, rows, place=self._place)
         if arranged.added and inputs.get("position_ids") is not None:
             raise GraftuneError(
@@ -105,7 +106,7 @@ class Inputs:
 
     @property
     def _place(self) -> Place:
-        if self.base.config.is_encoder_decoder:
+        if self.paired:
             return "front, padding behind"
         return "front" if self.anatomy.attentions[0].causal else "behind the first"
 

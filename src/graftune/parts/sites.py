@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class LinearSite:
     stop: int | None = None
     every: int | None = None
 
-    @property
+    @cached_property
     def columns(self) -> slice | list[int]:
         """Which outputs of the map these are: all, a slice, or (one head after the other) a list."""
         if self.start is None or self.stop is None or self.every is None:

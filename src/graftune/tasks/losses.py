@@ -71,17 +71,17 @@ def _over_vocabulary(
     with torch.set_grad_enabled(train):
         for part, targets in zip(states.split(rows), answers.split(rows), strict=True):
             logits = model.score(part)
-            loss, gradient = _cross_entropy(logits.detach(), targets, smoothing)
+            loss, gradient = _cross_entropy(logits.detach(), targets, smoothing, (share or 0.0) / count)
             total += loss / count
             if share is not None and logits.requires_grad:
-                logits.backward(gradient.mul_(share / count))
+                logits.backward(gradient)
     if states.grad is not None:
         hidden.backward(states.grad)
     return total
 
 
-def _cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-    """The summed cross-entropy of logits (n, V), in float32, and its gradient (n, V), in their precision.
+def _cross_entropy(logits: Tensor, targets: Tensor, smoothing: float, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """The summed cross-entropy of logits (n, V), in float32, and ``scale`` times its gradient, in their precision.
 
     With q the targets' distribution, (1 - s) on the target and s/V everywhere: -Σ q log softmax, and
     softmax - q. Rows whose target is -100 give nothing. One tensor of that size where autograd keeps three.
@@ -102,5 +102,5 @@ def _cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[T
             softmax -= smoothing / logits.shape[-1]
         softmax[at] -= 1 - smoothing
         softmax[~real] = 0
-        out.copy_(softmax)
+        out.copy_(softmax.mul_(scale))  # rounded once
     return total, gradient

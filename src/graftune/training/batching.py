@@ -12,8 +12,8 @@ STARTING = 64  # what a micro-batch costs beside its tokens, in tokens
 class Batches:
     """Row indices for each step; an epoch visits every row once, in an order of its own.
 
-    Any step can be asked for at once, which is what a resumed run does. Rows are not sorted by length: batches of
-    alike rows are harder to learn from, and a step sorts its rows itself when it cuts them.
+    Any step can be asked for at once, which is what a resumed run does. Rows are not sorted by length here:
+    a step does that itself when it cuts them.
     """
 
     def __init__(self, rows: int, batch_size: int, seed: int) -> None:

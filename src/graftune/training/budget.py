@@ -11,7 +11,7 @@ from graftune.model.adapted import AdaptedModel
 from graftune.training.recipe import Recipe
 
 DEFAULT_EPOCHS = 3.0
-WORK = 512 * 768**2  # of a micro-batch on a CPU, tokens · width²: its products take longer than what surrounds them
+WORK = 512 * 768**2  # of a micro-batch on a CPU: tokens · width²
 POINTS = 8  # evaluations on the curve of a run, where the recipe does not say how often
 
 
