@@ -26,6 +26,7 @@ FORMAT = 1
 CARD = "adapter.json"
 TENSORS = "adapter.safetensors"
 GENERATOR = "generator.safetensors"
+AGAIN = "copy the folder again"
 NEEDED = ("method", "options", "heads", "base", "sha256")
 
 
@@ -80,9 +81,11 @@ def card(path: Path) -> dict[str, Any]:
     try:
         found: Any = json.loads((path / CARD).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise GraftuneError(f"{path / CARD} is broken", received=str(error), expected="JSON") from error
+        raise GraftuneError(f"{path / CARD} is broken", received=str(error), expected="JSON", do=AGAIN) from error
     if not isinstance(found, dict):
-        raise GraftuneError(f"{path / CARD} is broken", received=type(found).__name__, expected="a JSON object")
+        raise GraftuneError(
+            f"{path / CARD} is broken", received=type(found).__name__, expected="a JSON object", do=AGAIN
+        )
     if found.get("format") != FORMAT:
         raise GraftuneError(
             f"{path / CARD} has an unknown format",
@@ -96,7 +99,7 @@ def card(path: Path) -> dict[str, Any]:
             f"{path / CARD} is broken",
             received=f"no {', '.join(missing)}",
             expected=", ".join(NEEDED),
-            do="copy the folder again",
+            do=AGAIN,
         )
     return found
 

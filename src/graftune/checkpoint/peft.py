@@ -67,7 +67,9 @@ def _config(path: Path) -> Config:
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise GraftuneError(f"{path / CONFIG} is broken", received=str(error), expected="JSON") from error
+        raise GraftuneError(
+            f"{path / CONFIG} is broken", received=str(error), expected="JSON", do="copy the folder again"
+        ) from error
     if not isinstance(config, dict):
         kind = type(config).__name__
         raise GraftuneError(f"{path / CONFIG} is broken", received=kind, expected="a JSON object")
