@@ -23,9 +23,10 @@ class Anatomy:
         self.modules: dict[str, nn.Module] = dict(base.named_modules())
         self.paths = {id(module): path for path, module in self.modules.items()}
         self.layers: list[Layer] = []
-        calls = dry_run(base, self.modules)
-        for number, (path, events) in enumerate(by_layer(calls).items()):
+        run = dry_run(base, self.modules)
+        for number, (path, events) in enumerate(by_layer(run).items()):
             self.layers.append(read_layer(number, path, events))
+        calls = [e for e in run if not e.is_block]
         last = max((i for i, e in enumerate(calls) if layer_index(self, e.path) >= 0), default=len(calls))
         self._behind = {e.path for e in calls[last + 1 :]}
         tables = {e.path: e for e in reversed(calls) if isinstance(e.module, nn.Embedding)}
@@ -39,7 +40,10 @@ class Anatomy:
     @property
     def embedding(self) -> EmbeddingSite:
         """The table that reads the input: an encoder may have one of its own, tied to the base's (T5)."""
-        module = self.base.get_input_embeddings()
+        try:
+            module = self.base.get_input_embeddings()
+        except NotImplementedError:  # detectors whose input is images alone
+            module = self.base
         shared = getattr(module, "weight", None)
         module = next((m for path in self._tables if (m := self.modules[path]).weight is shared), module)
         if not isinstance(module, nn.Embedding):

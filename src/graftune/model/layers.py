@@ -1,7 +1,8 @@
 """Layers: the roles of a transformer block's modules, read off the order of their calls.
 
 The linears before an attention are q, k, v (or one fused map), the first one after it is o, the remaining ones
-are the MLP. Sizes come from the tensors that arrived.
+are the MLP. Where these are no way from states to states (a mixture of experts), the block behind the attention is.
+Sizes come from the tensors that arrived.
 """
 
 from __future__ import annotations
@@ -66,52 +67,77 @@ def sizes_of(module: nn.Module) -> tuple[int, int]:
 def read_layer(index: int, path: str, events: list[Event]) -> Layer:
     """The layer behind the events of one dry run inside it."""
     layer = Layer(index, path)
-    linears = [i for i, e in enumerate(events) if is_linear(e.module)]
-    attentions = [i for i, e in enumerate(events) if e.attention is not None]
-    first = next((i for i in linears), len(events))
-    pre_norm = any(is_norm(e) for e in events[:first])
+    leaves = [e for e in events if not e.is_block]
+    linears = [i for i, e in enumerate(leaves) if is_linear(e.module)]
+    attentions = [i for i, e in enumerate(leaves) if e.attention is not None]
+    first = next((i for i in linears), len(leaves))
+    pre_norm = any(is_norm(e) for e in leaves[:first])
 
-    def sublayer(role: str, start: int, stop: int) -> None:
-        """The sub-layer whose first linear is event ``start`` and whose last is event ``stop``."""
-        out = stop
-        after = events[stop + 1] if stop + 1 < len(events) else None
-        follows = after is not None and isinstance(after.module, nn.Dropout) and after.input is events[stop].output
-        if follows and sum(e.module is events[stop + 1].module for e in events) == 1:  # ViT has one for both
-            out = stop + 1
-        before = next((e for e in events[:start] if is_norm(e) and e.output is events[start].input), None)
-        norm_after = events[out + 1] if out + 1 < len(events) and is_norm(events[out + 1]) else None
+    def following(event: Event) -> Event | None:
+        """The leaf that ran next."""
+        at = next(i for i, e in enumerate(events) if e is event)
+        return next((e for e in events[at + 1 :] if not e.is_block), None)
+
+    def sublayer(role: str, first: Event, last: Event) -> None:
+        """The sub-layer from one linear to another, or of one block."""
+        assert last.output is not None
+        out, after = last, following(last)
+        follows = after is not None and isinstance(after.module, nn.Dropout) and after.input is last.output
+        if after is not None and follows and sum(e.module is after.module for e in events) == 1:  # ViT has one for both
+            out, after = after, following(after)
+        before = next((e for e in leaves if is_norm(e) and e.output is first.input), None)
         layer.sublayers.append(
             SubLayerSite(
-                events[out].path,
+                out.path,
                 role,
-                sizes_of(events[stop].module)[1],  # type: ignore[arg-type]
+                last.output.shape[-1],
                 index,
-                first=events[start].path,
+                first=first.path,
                 norm_before=before.path if pre_norm and before else None,
-                norm_after=norm_after.path if not pre_norm and norm_after else None,
+                norm_after=after.path if not pre_norm and after is not None and is_norm(after) else None,
             )
         )
 
     position = 0
+    o: Event | None = None
     for at in attentions:
-        site, query, value = events[at].attention, events[at].input, events[at].output
+        site, query, value = leaves[at].attention, leaves[at].input, leaves[at].output
         assert site is not None and query is not None and value is not None
         layer.attentions.append(replace(site, layer=index))
         before = [i for i in linears if position <= i < at]
-        layer.linears += _projections(index, [events[i] for i in before], site, query, value)
+        layer.linears += _projections(index, [leaves[i] for i in before], site, query, value)
         after = next((i for i in linears if i > at), None)
         position = at + 1
         if after is not None:
-            layer.linears.append(_linear(events[after], "o", index))
+            o = leaves[after]
+            layer.linears.append(_linear(o, "o", index))
             position = after + 1
             if before:
-                sublayer("attention", before[0], after)
-    rest = [i for i in linears if i >= position]
+                sublayer("attention", leaves[before[0]], o)
+    rest = [leaves[i] for i in linears if i >= position]
     names = {2: ("up", "down"), 3: ("gate", "up", "down")}.get(len(rest), ("",) * len(rest))
-    layer.linears += [_linear(events[i], role, index) for i, role in zip(rest, names, strict=True)]
-    if len(rest) > 1:
+    layer.linears += [_linear(e, role, index) for e, role in zip(rest, names, strict=True)]
+    block = None if o is None or (rest and _alike(rest[-1], o)) else _behind(events, o)
+    if block is not None:
+        sublayer("mlp", block, block)
+    elif len(rest) > 1 and (o is None or _alike(rest[-1], o, flat=True)):
         sublayer("mlp", rest[0], rest[-1])
     return layer
+
+
+def _alike(event: Event, other: Event, *, flat: bool = False) -> bool:
+    """Whether two calls give states of one kind; ``flat`` ones may have rows and columns of the batch in one."""
+    mine, its = event.output, other.output
+    if mine is None or its is None or mine.shape[-1] != its.shape[-1]:
+        return False
+    return mine.dim() == its.dim() or (flat and mine.numel() == its.numel())
+
+
+def _behind(events: list[Event], o: Event) -> Event | None:
+    """The outermost block behind an attention with output map ``o`` that gives states as ``o`` does."""
+    at = next(i for i, e in enumerate(events) if e is o)
+    blocks = [e for e in events[at + 1 :] if e.is_block and not o.path.startswith(f"{e.path}.") and _alike(e, o)]
+    return min(blocks, key=lambda e: e.path.count("."), default=None)
 
 
 def _linear(event: Event, role: str, layer: int) -> LinearSite:

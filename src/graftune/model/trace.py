@@ -18,13 +18,18 @@ NUMBER = re.compile(r"\.\d+(?=\.|$)")
 
 @dataclass
 class Event:
-    """One call seen in the dry run: of a leaf module, or (module None) of attention: its query and value."""
+    """One call seen in the dry run: of a module as it ends, or (module None) of attention: its query and value."""
 
     path: str
     module: nn.Module | None
     input: Tensor | None
     output: Tensor | None
     attention: AttentionSite | None = None
+
+    @property
+    def is_block(self) -> bool:
+        """Whether this is a call of a module that is made of others."""
+        return self.module is not None and any(True for _ in self.module.children())
 
 
 def dummy_inputs(base: PreTrainedModel) -> dict[str, Tensor]:
@@ -50,9 +55,8 @@ def dummy_inputs(base: PreTrainedModel) -> dict[str, Tensor]:
 
 
 def dry_run(base: PreTrainedModel, modules: Mapping[str, nn.Module]) -> list[Event]:
-    """Run the base once and record leaf calls and attention calls in order."""
+    """Run the base once and record the calls of modules, as they end, and of attention in order."""
     events: list[Event] = []
-    handles = []
     paths = {id(module): path for path, module in modules.items()}
 
     def record(path: str):  # type: ignore[no-untyped-def]
@@ -69,9 +73,7 @@ def dry_run(base: PreTrainedModel, modules: Mapping[str, nn.Module]) -> list[Eve
         site = AttentionSite(path, key.shape[1], key.shape[-1], value.shape[-1], -1, kind, causal)
         events.append(Event(path, None, query, value, site))
 
-    for path, module in modules.items():
-        if not any(True for _ in module.children()):
-            handles.append(module.register_forward_hook(record(path)))
+    handles = [module.register_forward_hook(record(path)) for path, module in modules.items()]
     training = base.training
     base.eval()
     try:
@@ -87,9 +89,16 @@ def dry_run(base: PreTrainedModel, modules: Mapping[str, nn.Module]) -> list[Eve
 def by_layer(events: list[Event]) -> dict[str, list[Event]]:
     """Events grouped by the layer they ran in: the path up to the first number, if that holds one self-attention.
 
-    Where it holds several, it is a stage of layers (Swin), and the next number counts.
+    Where it holds several, it is a stage of layers (Swin), and the next number counts. A layer that runs several
+    times (ALBERT) is one layer: its first run is what is kept.
     """
-    return _grouped(events, 0)
+    return {path: _once(found) for path, found in _grouped(events, 0).items()}
+
+
+def _once(events: list[Event]) -> list[Event]:
+    """The first of the equal runs of a layer."""
+    calls = [e.path for e in events if e.attention is not None]
+    return events[: len(events) // calls.count(calls[0])]
 
 
 def _grouped(events: list[Event], start: int) -> dict[str, list[Event]]:
