@@ -37,9 +37,13 @@ STACKS = COMMON | {
     "decoder_start_token_id": 1,
     "forced_eos_token_id": None,
 }
-T5 = COMMON | {"d_model": 32, "d_kv": 6, "d_ff": 48, "num_layers": 2, "num_decoder_layers": 3, "num_heads": 4}
+#: More layers in the decoder than in the encoder would have too short a cache (Transformers 5.23).
+T5 = COMMON | {"d_model": 32, "d_kv": 6, "d_ff": 48, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4}
 OPT = {"ffn_dim": 48, "word_embed_proj_dim": 32}
 DISTILBERT = {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 48}
+#: Its attention is its own, with distances between the queries and keys.
+DEBERTA = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 32}
+DEBERTA |= {"position_biased_input": False, "share_att_key": True, "norm_rel_ebd": "layer_norm"}
 SWIN = {"image_size": 16, "patch_size": 2, "num_channels": 1, "embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4]}
 LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
 #: A mixture with a shared expert beside the routed ones.
@@ -117,6 +121,7 @@ FAMILIES: dict[str, Family] = {
     "roberta": Family("text", t.RobertaForMaskedLM, t.RobertaConfig, TEXT),
     "distilbert": Family("text", t.DistilBertForMaskedLM, t.DistilBertConfig, COMMON | DISTILBERT),
     "electra": Family("text", t.ElectraForMaskedLM, t.ElectraConfig, TEXT | {"embedding_size": 16}),
+    "deberta": Family("text", t.DebertaV2ForMaskedLM, t.DebertaV2Config, TEXT | DEBERTA),
     "albert": Family("text", t.AlbertForMaskedLM, t.AlbertConfig, TEXT | {"embedding_size": 16}),
     "clip-text": Family(
         "text", t.CLIPTextModelWithProjection, t.CLIPTextConfig, TEXT | {"projection_dim": 16}, end=END

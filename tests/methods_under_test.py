@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from transformers import PreTrainedModel
 
 from graftune.methods.method import PRESETS, Method, make
 from graftune.model.adapted import AdaptedModel
@@ -55,16 +54,6 @@ NO_OP = (
     "full",
 )
 MERGEABLE = ("lora", "lora-all", "lora-qkvo", "dora", "ia3", "freeze", "freeze-first", "freeze-names", "full")
-
-
-def in_training(base: PreTrainedModel, method: str, *, checkpointing: bool) -> AdaptedModel:
-    """A disturbed adapter "a" of this method in training mode, with or without gradient checkpointing."""
-    if checkpointing:
-        base.gradient_checkpointing_enable({"use_reentrant": False})
-    model = AdaptedModel(base)
-    model.add("a", METHODS[method], seed=0)
-    disturb(model, "a")
-    return model.train()
 
 
 def disturb(model: AdaptedModel, name: str, seed: int = 7, size: float = 0.1) -> None:

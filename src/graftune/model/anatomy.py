@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from graftune.errors import GraftuneError, unknown
 from graftune.model.layers import Layer, is_linear, read_layer, sizes_of, whole
-from graftune.model.trace import by_layer, dry_run, is_norm
+from graftune.model.trace import Event, by_layer, dry_run, is_norm
 from graftune.parts.sites import AttentionSite, EmbeddingSite, LinearSite, SubLayerSite
+
+#: What a linear map of a layer can be.
+ROLES = ("q", "k", "v", "o", "gate", "up", "down")
 
 
 class Anatomy:
@@ -31,11 +35,25 @@ class Anatomy:
         self._behind = {e.path for e in calls[last + 1 :]}
         tables = {e.path: e for e in reversed(calls) if isinstance(e.module, nn.Embedding)}
         self._tables = list(reversed(tables))  # paths, in the order in which they are first read
-        #: Tables of which all rows share what they give, such as biases by distance (T5): not one entry for one row.
-        self.rowless = {path for path, e in tables.items() if e.output is not None and len(e.output) != 1}
+        self.rowless = self._rowless(calls)
         #: Norms between the last layer and the head.
         after = [e.path for e in calls[last + 1 :] if is_norm(e)]
         self.final_norms = tuple(path for path in after if path.split(".")[0] not in self.heads)
+
+    def _rowless(self, calls: list[Event]) -> set[str]:
+        """Modules that do not give one entry for one row, so that all rows share what they give.
+
+        Biases by distance (T5) and their norms; maps that run on states and on distances alike (DeBERTa).
+        """
+        found: set[str] = set()
+        shapes: dict[str, torch.Size] = {}
+        for e in calls:
+            if e.output is None:
+                continue
+            outside = isinstance(e.module, nn.Embedding) or layer_index(self, e.path) < 0
+            if (outside and len(e.output) != 1) or shapes.setdefault(e.path, e.output.shape) != e.output.shape:
+                found.add(e.path)
+        return found
 
     @property
     def embedding(self) -> EmbeddingSite:
@@ -109,7 +127,15 @@ class Anatomy:
             found = [site for site in inside if site.role == target] or self._named(target)
             if not found:
                 names = {path.rsplit(".", 1)[-1] for path, m in self.modules.items() if is_linear(m)}
-                raise unknown("target", target, {site.role for site in inside if site.role} | names | {"all"})
+                known = {site.role for site in inside if site.role} | names | {"all"}
+                if target in ROLES:
+                    raise GraftuneError(
+                        f"no linear map of this base is {target!r}",
+                        received=type(self.base).__name__,
+                        expected="among " + ", ".join(sorted(known)),
+                        do="choose targets that are there, or a method that needs none",
+                    )
+                raise unknown("target", target, known)
             chosen.update({site.key: site for site in found})
         return list(chosen.values())
 

@@ -108,7 +108,9 @@ class Inputs:
     def _place(self) -> Place:
         if self.paired:
             return "front, padding behind"
-        return "front" if self.anatomy.attentions[0].causal else "behind the first"
+        seen = [site.causal for layer in self.anatomy.layers for site in layer.attentions]
+        causal = seen[0] if seen else self.base.can_generate()
+        return "front" if causal else "behind the first"
 
     def _position(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         """Count positions from the first real token, and shift them by what the adapters ask for."""

@@ -115,12 +115,13 @@ def read_layer(index: int, path: str, events: list[Event]) -> Layer:
             if before:
                 sublayer("attention", leaves[before[0]], o)
     rest = [leaves[i] for i in linears if i >= position]
-    names = {2: ("up", "down"), 3: ("gate", "up", "down")}.get(len(rest), ("",) * len(rest))
+    roles = {2: ("up", "down"), 3: ("gate", "up", "down")} if attentions else {}
+    names = roles.get(len(rest), ("",) * len(rest))
     layer.linears += [_linear(e, role, index) for e, role in zip(rest, names, strict=True)]
     block = None if o is None or (rest and _alike(rest[-1], o)) else _behind(events, o)
     if block is not None:
         sublayer("mlp", block, block)
-    elif len(rest) > 1 and (o is None or _alike(rest[-1], o, flat=True)):
+    elif len(rest) > 1 and attentions and (o is None or _alike(rest[-1], o, flat=True)):
         sublayer("mlp", rest[0], rest[-1])
     return layer
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from graftune.model import attention
 from graftune.parts.sites import AttentionSite
@@ -77,7 +78,10 @@ def dry_run(base: PreTrainedModel, modules: Mapping[str, nn.Module]) -> list[Eve
     training = base.training
     base.eval()
     try:
-        with torch.no_grad(), attention.probing(base, probe):
+        with torch.no_grad(), ExitStack() as stack:
+            for name in _unsupported(base):  # which adapters without rows can do with, but we could not look into
+                stack.enter_context(attention.renamed(base, name, "sdpa"))
+            stack.enter_context(attention.probing(base, probe))
             base(**dummy_inputs(base))
     finally:
         base.train(training)
@@ -86,12 +90,24 @@ def dry_run(base: PreTrainedModel, modules: Mapping[str, nn.Module]) -> list[Eve
     return events
 
 
+def _unsupported(base: PreTrainedModel) -> set[str]:
+    """Attention implementations of the base that take no key/value rows."""
+    configs = [
+        module.config for module in base.modules() if isinstance(getattr(module, "config", None), PretrainedConfig)
+    ]
+    names = {config._attn_implementation for config in configs} - {None}
+    return {n for n in names if n.removeprefix(attention.PREFIX) not in attention.SUPPORTED}
+
+
 def by_layer(events: list[Event]) -> dict[str, list[Event]]:
     """Events grouped by the layer they ran in: the path up to the first number, if that holds one self-attention.
 
     Where it holds several, it is a stage of layers (Swin), and the next number counts. A layer that runs several
-    times (ALBERT) is one layer: its first run is what is kept.
+    times (ALBERT) is one layer: its first run is what is kept. A base whose attention is out of sight (DeBERTa) has
+    layers by number alone.
     """
+    if not any(e.attention for e in events):
+        return _numbered(events, 0)
     return {path: _once(found) for path, found in _grouped(events, 0).items()}
 
 
@@ -101,15 +117,20 @@ def _once(events: list[Event]) -> list[Event]:
     return events[: len(events) // calls.count(calls[0])]
 
 
-def _grouped(events: list[Event], start: int) -> dict[str, list[Event]]:
+def _numbered(events: list[Event], start: int) -> dict[str, list[Event]]:
     """Groups by the first number behind character ``start`` of the path."""
     groups: dict[str, list[Event]] = {}
     for event in events:
         match = NUMBER.search(event.path, start)
         if match:
             groups.setdefault(event.path[: match.end()], []).append(event)
+    return groups
+
+
+def _grouped(events: list[Event], start: int) -> dict[str, list[Event]]:
+    """The numbered groups with attention; those with several self-attentions taken apart."""
     layers: dict[str, list[Event]] = {}
-    for path, found in groups.items():
+    for path, found in _numbered(events, start).items():
         attentions = {e.path for e in found if e.attention is not None and e.attention.kind == "self"}
         inside = _grouped(found, len(path)) if len(attentions) > 1 else {}
         if inside:
