@@ -78,7 +78,7 @@ def test_wrong_column(toys, graftune, tmp_path, no_base):
         ('{"table": "n", "text": ', "line 3: broken JSON"),
         ('["n", "zero"]', "line 3: a JSON list"),
         ('{"table": "n"}', "line 3: no 'text'"),
-        ('{"table": " ", "text": "zero"}', "line 3: empty 'table'"),
+        ('{"table": " ", "text": "zero"}', "line 3: 'table' is empty"),
         ('{"table": {"a": 1}, "text": "zero"}', "line 3: 'table' is a dict, not text"),
     ],
 )

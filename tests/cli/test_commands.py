@@ -88,7 +88,7 @@ def test_generate_names_the_bad_lines_of_a_file(toys, graftune, run, tmp_path):
     for arguments, words in [
         ([], "cannot guess which column holds the input"),
         (["--input", "aa"], "did you mean 'a'?"),
-        (["--input", "a"], "line 2: empty 'a'"),
+        (["--input", "a"], "line 2: 'a' is empty"),
         (["--input", "a"], "line 3: broken JSON"),
     ]:
         done = graftune("generate", "--adapter", run / "adapter", "--eval", file, *arguments)

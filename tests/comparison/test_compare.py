@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import sys
 
 import pytest
@@ -18,6 +19,7 @@ from graftune.errors import GraftuneError
 from graftune.tasks import registry
 from graftune.tasks.data import read
 from graftune.training.reuse import ready
+from tasks.conftest import byte_level
 from training.tiny import classification_rows, same, small, tensors, write
 
 METHODS = [small("hard-prompt"), small("lora"), small("prompt", init="labels"), small("prefix")]
@@ -168,19 +170,29 @@ def test_untrained_methods_classify_by_words(toys, tmp_path, undrawn):
     untrained, trained = results(tmp_path)
     assert untrained["status"] == trained["status"] == "done"
     card = json.loads((tmp_path / "adapters" / "few-shot-seed0" / "adapter.json").read_text())
-    assert card["use"]["task"]["options"]["verbalize"]
+    assert card["use"]["task"]["task"] == "cloze"
     assert card["heads"] == []
     card = json.loads((tmp_path / "adapters" / "lora-seed0" / "adapter.json").read_text())
-    assert not card["use"]["task"]["options"]["verbalize"]
+    assert card["use"]["task"]["task"] == "classify"
     assert card["heads"] == ["score"]
 
 
-def test_an_encoder_has_no_words_but_its_trained_methods_go_on(toys, tmp_path, undrawn):
-    run(toys, tmp_path, [small("hard-prompt"), small("lora")], task="classify", base=toys.bert)
-    untrained, trained = results(tmp_path)
-    assert untrained["status"] == "failed"
-    assert "does not write text" in untrained["error"]
-    assert trained["status"] == "done"
+def test_an_encoder_finds_the_hidden_word_without_training(toys, tmp_path, undrawn):
+    run(toys, tmp_path, [small("hard-prompt"), small("few-shot"), small("lora")], task="classify", base=toys.bert)
+    assert [line["status"] for line in results(tmp_path)] == ["done"] * 3
+    card = json.loads((tmp_path / "adapters" / "few-shot-seed0" / "adapter.json").read_text())
+    assert card["use"]["template"].endswith("\n{input} {mask}")
+
+
+def test_a_base_without_words_fails_its_untrained_methods_alone(toys, tmp_path, undrawn):
+    tokenizer = byte_level(wrap=("[CLS]", "[SEP]"))  # no token for a hidden word
+    shutil.copytree(toys.bert, tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    base = str(tmp_path / "base")
+    run(toys, tmp_path / "out", [small("hard-prompt"), small("lora")], task="classify", base=base)
+    untrained, trained = results(tmp_path / "out")
+    assert (untrained["status"], trained["status"]) == ("failed", "done")
+    assert "no token for {mask}" in untrained["error"]
 
 
 def test_when_every_run_fails_so_does_the_comparison(toys, tmp_path, undrawn):

@@ -20,7 +20,7 @@ from transformers import (
 
 torch.set_num_threads(1)
 
-SPECIALS = ["<pad>", "<s>", "</s>", "[CLS]", "[SEP]"]
+SPECIALS = ["<pad>", "<s>", "</s>", "[CLS]", "[SEP]", "[MASK]"]
 MERGES = [("Ġ", "g"), ("Ġ", "b"), ("h", "e"), ("Ġ", "he"), (".", "Ċ")]
 
 

@@ -1,4 +1,4 @@
-"""Classification by a head and by label words, on either side of padding."""
+"""Classification by a head."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from transformers import BartConfig, BartForSequenceClassification
 
 from graftune.errors import GraftuneError
 from graftune.tasks import Classify, Row, Template, from_state
-from graftune.tasks.label_words import label_words
 
 from .conftest import Plain, byte_level
 
@@ -38,29 +37,19 @@ def test_labels_do_not_depend_on_the_order_of_rows(labels):
     assert from_state(task.state()) == task
 
 
-def test_state_of_label_words():
-    task = prepared(verbalizer={"good": "great", "bad": "poor"})
-    again = from_state(json.loads(json.dumps(task.state())))
-    assert again == task
-    assert again.verbalize
-
-
 def test_model_arguments_build_the_head(bert_classifier):
     task = prepared()
-    assert task.auto_class == "AutoModelForSequenceClassification"
+    assert task.auto_class(None) == "AutoModelForSequenceClassification"
     base = bert_classifier(**task.model_arguments(TOKENIZER))
     assert base.classifier.out_features == 2
     assert base.config.label2id == {"bad": 0, "good": 1}
     assert base.config.pad_token_id == TOKENIZER.pad_token_id
     assert "pad_token_id" not in task.model_arguments()
-    words = prepared(verbalize=True)
-    assert (words.auto_class, words.model_arguments(TOKENIZER)) == ("AutoModelForCausalLM", {})
 
 
 def test_head_names(bert_classifier, llama_classifier, llama):
     assert Classify().head_names(bert_classifier()) == ("classifier",)
     assert Classify().head_names(llama_classifier()) == ("score",)
-    assert Classify(verbalize=True).head_names(llama) == ()
     config = BartConfig(
         vocab_size=20,
         d_model=8,
@@ -88,23 +77,6 @@ def test_head_evaluation_equals_one_row_at_a_time(request, kind, batch_size):
     assert sum(done) == 3
 
 
-@pytest.mark.parametrize("batch_size", [1, 16])
-@pytest.mark.parametrize("merges", [True, False])
-def test_label_word_evaluation_equals_one_row_at_a_time(llama, gpt2, batch_size, merges):
-    tokenizer = byte_level(("<s>", "</s>"), merges=merges)
-    task = prepared(verbalize=True)
-
-    def scores(row):
-        # with merges "Ġg" and "Ġb" are tokens; without, the space is one and the letter follows
-        text, names = (f"{row.input} It is", ["Ġb", "Ġg"]) if merges else (f"{row.input} It is ", ["b", "g"])
-        ids = torch.tensor([tokenizer(text).input_ids[:-1]])
-        return base(ids).logits[0, -1, tokenizer.convert_tokens_to_ids(names)]
-
-    for base in (llama, gpt2):
-        result = task.evaluate(Plain(base), tokenizer, ROWS, None, TEMPLATE, batch_size=batch_size)
-        check(result, task, scores)
-
-
 def check(result, task, scores) -> None:
     """Compare with float64 probabilities of each row alone."""
     losses, right = [], 0
@@ -119,23 +91,6 @@ def check(result, task, scores) -> None:
     assert result.metrics["loss"] == pytest.approx(sum(losses) / 3, rel=1e-5)
     assert result.metrics["accuracy"] == pytest.approx(right / 3)
     assert set(result.metrics) == {"accuracy", "f1", "loss"}
-
-
-@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.booleans(), st.integers(0, 2**31))
-def test_label_words_are_scored_at_the_last_token_on_either_side(lengths, left, seed):
-    task = prepared(verbalize=True)
-    task.encode(ROWS[0], TOKENIZER, TEMPLATE, 1000)
-    width = max(lengths)
-    fill = [[0] * (width - n) for n in lengths]
-    mask = torch.tensor([f + [1] * n if left else [1] * n + f for f, n in zip(fill, lengths, strict=True)])
-    logits = torch.randn(len(lengths), width, len(TOKENIZER), generator=torch.Generator().manual_seed(seed))
-    labels = torch.arange(len(lengths)) % 2
-    batch = {"attention_mask": mask, "labels": labels}
-    ids = TOKENIZER.convert_tokens_to_ids(["Ġb", "Ġg"])
-    expected = torch.stack([logits[i, width - 1 if left else n - 1, ids] for i, n in enumerate(lengths)])
-    assert task.scores(SimpleNamespace(logits=logits), batch).equal(expected)
-    reference = -expected.double().log_softmax(-1)[range(len(lengths)), labels].mean()
-    assert task.loss(SimpleNamespace(logits=logits), batch).item() == pytest.approx(reference.item(), rel=1e-5)
 
 
 @given(st.integers(0, 2**31))
@@ -155,18 +110,6 @@ def test_collate_shapes():
     assert batch["labels"].tolist() == [1, 0, 1]
 
 
-def test_label_words_are_separated_from_the_text_as_the_tokenizer_does():
-    words = {"g": "good", "b": "bad"}
-    merged = label_words(byte_level(), words)
-    assert (merged.lead, merged.ids) == ([], byte_level().convert_tokens_to_ids(["Ġg", "Ġb"]))
-    single = byte_level(merges=False)
-    found = label_words(single, words)
-    assert (found.lead, found.ids) == (
-        single.convert_tokens_to_ids(["Ġ"]),
-        single.convert_tokens_to_ids(["g", "b"]),
-    )
-
-
 def test_inputs_are_cut_and_counted(bert_classifier):
     task = prepared()
     base = bert_classifier(**task.model_arguments(TOKENIZER))
@@ -176,19 +119,6 @@ def test_inputs_are_cut_and_counted(bert_classifier):
         task.evaluate(Plain(base), TOKENIZER, ROWS, None, TEMPLATE, max_length=8)
 
 
-def test_demonstrations_are_solved_examples():
-    task = prepared(verbalizer={"good": "great", "bad": "poor"})
-    assert task.demonstrations(ROWS[:2]) == "he is good great\nno poor\n"
-    with pytest.raises(GraftuneError, match="cannot learn from examples"):
-        prepared().demonstration(ROWS[0])
-
-
-def test_a_verbalizer_may_write_labels_as_numbers():
-    task = Classify(verbalizer={1: "good", 0: "bad"})  # type: ignore[dict-item]
-    task.prepare([Row("x", "1", 1)])
-    assert task.labels == ("0", "1")
-
-
 def test_errors(llama_classifier):
     with pytest.raises(GraftuneError, match="two labels or more"):
         Classify().prepare(ROWS[:1])
@@ -196,16 +126,8 @@ def test_errors(llama_classifier):
         Classify().model_arguments()
     with pytest.raises(GraftuneError, match=r"line 9: unknown label 'god' \(known: 'bad', 'good'\)"):
         prepared().check([Row("x", "god", 9)])
-    with pytest.raises(GraftuneError, match="line 2: unknown label 'bad'"):
-        prepared(verbalizer={"good": "great", "poor": "poor"})
-    task = prepared(verbalizer={"good": "gain", "bad": "great"})
-    with pytest.raises(GraftuneError, match="begin with the same token"):
-        task.encode(ROWS[0], TOKENIZER, TEMPLATE, 1000)
-    for tokenizer in (TOKENIZER, byte_level(merges=False)):
-        with pytest.raises(GraftuneError, match="without a token"):
-            prepared(verbalizer={"good": "", "bad": "b"}).encode(ROWS[0], tokenizer, TEMPLATE, 1000)
-    with pytest.raises(GraftuneError, match="before any row was encoded"):
-        prepared(verbalize=True).scores(None, {})
+    with pytest.raises(GraftuneError, match="solved examples as text are not for the task 'classify'"):
+        prepared().demonstration(ROWS[0])
     model = Plain(llama_classifier(num_labels=2))
     with pytest.raises(GraftuneError, match="no padding token"):
         prepared().evaluate(model, TOKENIZER, ROWS, None, TEMPLATE)

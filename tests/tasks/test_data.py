@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graftune.errors import GraftuneError
-from graftune.tasks.columns import choose
+from graftune.tasks.columns import TEXT
 from graftune.tasks.data import Row, fingerprint, grouped, read
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda text: text.strip())
@@ -107,13 +107,13 @@ def test_byte_order_mark_numbers_and_a_blank_last_line(tmp_path):
     ],
 )
 def test_usual_columns_are_guessed(columns, chosen):
-    assert choose(columns, None, None) == (*chosen, True)
+    assert TEXT.choose(columns, None, None) == (*chosen, True)
 
 
 def test_named_columns_are_taken_and_the_other_is_guessed():
-    assert choose(["a", "b"], "b", "a") == ("b", "a", False)
-    assert choose(["a", "text"], "text", "a") == ("text", "a", False)
-    assert choose(["a", "text"], "a", None) == ("a", "text", True)
+    assert TEXT.choose(["a", "b"], "b", "a") == ("b", "a", False)
+    assert TEXT.choose(["a", "text"], "text", "a") == ("text", "a", False)
+    assert TEXT.choose(["a", "text"], "a", None) == ("a", "text", True)
 
 
 def message(*arguments, **options) -> str:
@@ -162,7 +162,7 @@ def test_all_bad_lines_are_reported_at_once(tmp_path):
     )
     text = message(path)
     assert "8 bad lines" in text
-    for part in ("line 2: broken JSON", "line 3: empty line", "line 4: a JSON list", "line 5: empty 'input'"):
+    for part in ("line 2: broken JSON", "line 3: empty line", "line 4: a JSON list", "line 5: 'input' is empty"):
         assert part in text
     assert "line 6: no 'target'" in text
     assert "line 7" not in text
@@ -175,7 +175,7 @@ def test_all_bad_lines_are_reported_at_once(tmp_path):
         ({"input": "a", "target": ["b"]}, "'target' is a list, not text"),
         ({"input": "a", "target": None}, "no 'target'"),
         ({"input": "a", "target": float("nan")}, "no 'target'"),
-        ({"input": " ", "target": " "}, "empty 'input'; empty 'target'"),
+        ({"input": " ", "target": " "}, "'input' is empty; 'target' is empty"),
         ({"input": "\ud800", "target": "x"}, "'input' holds half of a surrogate pair"),
         ("[" * 100_000, "broken JSON"),
     ],
@@ -185,6 +185,19 @@ def test_one_bad_line(tmp_path, line, problem):
     text = message(path)
     assert "1 bad line\n" in text
     assert f"line 2: {problem}" in text
+
+
+def test_a_share_of_bad_lines_is_left_out_and_counted(tmp_path):
+    good = [{"input": f"{i}", "target": "b"} for i in range(99)]
+    path = write(tmp_path / "x.jsonl", *good, {"input": "a"})
+    table = read(path, share=0.01)
+    assert (len(table.rows), table.left_out) == (99, {100: "no 'target'"})
+    assert "1 bad line" in message(path, share=0.009)
+    with pytest.raises(GraftuneError, match="2 bad lines"):
+        table.without({3: "odd"}, 0.01, "even rows")
+    fewer = table.without({3: "odd"}, 0.02, "even rows")
+    assert (len(fewer.rows), sorted(fewer.left_out)) == (98, [3, 100])
+    assert fewer.fingerprint != table.fingerprint
 
 
 def test_only_bad_lines_and_no_rows(tmp_path):

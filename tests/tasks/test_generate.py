@@ -176,7 +176,7 @@ def test_state_returns_an_equal_task():
 def test_a_generating_base_needs_no_head(gpt2):
     task = Generate()
     task.prepare(ROWS)
-    assert (task.head_names(gpt2), task.auto_class, task.model_arguments()) == (
+    assert (task.head_names(gpt2), task.auto_class(gpt2.config), task.model_arguments()) == (
         (),
         "AutoModelForCausalLM",
         {},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import is_dataclass
 
 import pytest
+from transformers import BertConfig
 
 import graftune.tasks
 from graftune.errors import GraftuneError
@@ -18,7 +19,9 @@ def test_every_task_is_a_dataclass_with_its_own_name_and_state(name):
     assert is_dataclass(task)
     assert (task.name, type(task)) == (name, TASKS[name])
     assert from_state(task.state()) == task
-    assert task.auto_class.startswith("AutoModelFor")
+    assert task.auto_class(BertConfig()).startswith("AutoModelFor")
+    assert task.columns.inputs
+    assert task.template == getattr(task, "pattern", "{input}")
 
 
 @pytest.mark.parametrize("name", graftune.tasks.__all__)
@@ -40,7 +43,7 @@ def test_options_are_passed_on():
             {"num_beams": 2},
             ["'classify' has no option 'num_beams'", "did you mean task 'generate'?"],
         ),
-        ("classify", {"labels": 2}, ["unknown option", "one of verbalize, verbalizer"]),
+        ("classify", {"labels": 2}, ["unknown option", "one of pattern"]),
     ],
 )
 def test_errors(name, options, parts):

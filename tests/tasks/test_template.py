@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graftune.errors import GraftuneError
-from graftune.tasks.template import Template, special_tokens, tokens
+from graftune.tasks.template import Template, composed, shared, special_tokens, tokens
 
 from .conftest import byte_level
 
@@ -40,7 +40,7 @@ def encoded(tokenizer, parts: list[str | int], first: int) -> list[int]:
 
 @given(tokenizers, words)
 def test_plain_template_is_the_tokenizer(tokenizer, text):
-    assert Template("{input}").encode(tokenizer, text, FIRST) == (tokenizer(text).input_ids, False)
+    assert Template("{input}").encode(tokenizer, text, FIRST)[:2] == (tokenizer(text).input_ids, False)
 
 
 @given(tokenizers, words.filter(bool), words, words)
@@ -75,7 +75,7 @@ def test_cutting_takes_from_the_end_of_the_input_only(tokenizer, text, left, rig
         with pytest.raises(GraftuneError, match="no room for the input"):
             template.encode(tokenizer, text, FIRST, limit, suffix=suffix)
     else:
-        ids, truncated = template.encode(tokenizer, text, FIRST, limit, suffix=suffix)
+        ids, truncated, _ = template.encode(tokenizer, text, FIRST, limit, suffix=suffix)
         room = limit - len(before) - len(after)
         assert ids == before + own[:room] + after
         assert len(ids) <= limit
@@ -95,12 +95,96 @@ def test_suffix_is_dropped_on_request():
     assert Template("{P:2}{input}").encode(TOKENIZERS[2], "x", FIRST, suffix=False).ids == ids[:-1]
 
 
+sizes = st.lists(st.integers(0, 30), min_size=1, max_size=5)
+
+
+@given(sizes, st.integers(0, 100))
+def test_room_is_shared_by_cutting_the_longest(sizes, room):
+    kept = shared(room, sizes)
+    assert sum(kept) == min(sum(sizes), room)
+    assert all(k <= size for k, size in zip(kept, sizes, strict=True))
+    cut = [k for k, size in zip(kept, sizes, strict=True) if k < size]
+    assert all(k <= min(cut) + 1 for k in kept) if cut else kept == sizes
+
+
+@given(st.lists(words.filter(bool), min_size=2, max_size=2), pieces, st.integers(1, 60))
+def test_cutting_several_columns_keeps_words_and_virtual_tokens(texts, between, limit):
+    template = Template("{first}" + written(between) + "{second}")
+    tokenizer = TOKENIZERS[2]
+    values = dict(zip(("first", "second"), texts, strict=True))
+    fixed = 2 + len(encoded(tokenizer, between, FIRST))
+    whole = template.encode(tokenizer, values, FIRST)
+    if len(whole.ids) <= limit:
+        assert template.encode(tokenizer, values, FIRST, limit) == whole
+    elif limit < fixed + 2:
+        with pytest.raises(GraftuneError, match="no room"):
+            template.encode(tokenizer, values, FIRST, limit)
+    else:
+        own = [tokens(tokenizer, text) for text in texts]
+        a, b = shared(limit - fixed, [len(ids) for ids in own])
+        ids = template.encode(tokenizer, values, FIRST, limit).ids
+        opening, closing = special_tokens(tokenizer)
+        assert ids == opening + own[0][:a] + encoded(tokenizer, between, FIRST) + own[1][:b] + closing
+
+
+def test_columns_given_as_ids_stand_where_places_says():
+    cls, sep = TOKENIZERS[2].convert_tokens_to_ids(["[CLS]", "[SEP]"])
+    found = Template("{P:2}{question}?{context}").encode(
+        TOKENIZERS[2], {"question": [11, 12, 13], "context": [21, 22]}, FIRST, 9
+    )
+    mark = tokens(TOKENIZERS[2], "?")
+    assert found.ids == [cls, FIRST, FIRST + 1, 11, 12, *mark, 21, 22, sep]
+    assert (found.truncated, found.places) == (True, {"question": (3, 2), "context": (6, 2)})
+
+
+def test_an_unknown_column_is_named():
+    with pytest.raises(GraftuneError, match="unknown template column 'txt'") as caught:
+        Template("{txt}").encode(TOKENIZERS[0], {"text": "a", "input": "a"}, FIRST)
+    assert "did you mean 'text'?" in str(caught.value)
+
+
+def test_a_mask_stands_as_the_tokenizers_own_token():
+    tokenizer = byte_level(("[CLS]", "[SEP]"), mask_token="<pad>")
+    mask = tokenizer.convert_tokens_to_ids("<pad>")
+    ids = Template("{input} is {mask}.").encode(tokenizer, "x", FIRST).ids
+    assert ids.count(mask) == 1
+    assert ids == tokenizer("x is <pad>.").input_ids
+    cut = Template("{input} is {mask}.").encode(tokenizer, "abcdefgh", FIRST, len(ids)).ids
+    assert cut[1] == tokens(tokenizer, "a")[0]
+    assert cut[2:] == tokenizer(" is <pad>.").input_ids[1:]
+    with pytest.raises(GraftuneError, match=r"no token for \{mask\}"):
+        Template("{input} {mask}").encode(TOKENIZERS[0], "x", FIRST)
+
+
+def test_a_model_that_writes_from_left_to_right_reads_up_to_the_mask():
+    assert Template("{input} It was {mask}.").until_mask() == Template("{input} It was")
+    assert Template("{{mask}} {input}").until_mask() == Template("{{mask}} {input}")
+    for text in ("{mask}{input}", "{input}{mask}{P:2}"):
+        with pytest.raises(GraftuneError, match="cannot see what stands behind"):
+            Template(text).until_mask()
+
+
+@pytest.mark.parametrize(
+    ("method", "task", "together"),
+    [
+        ("{input}", "{input}", "{input}"),
+        ("{P:2}{input}{P:1}", "{input} It was {mask}.", "{P:2}{input}{P:1} It was {mask}."),
+        ("{P:2}{input}", "{premise}? {mask}, {hypothesis}", "{P:2}{premise}? {mask}, {hypothesis}"),
+        ("{P:2}{text}{P:1}{mask}", "{input} It was {mask}.", "{P:2}{text}{P:1}{mask}"),
+        ("say {{input}} {input}", "{{input}} {input}!", "{{input}} say {{input}} {input}!"),
+    ],
+)
+def test_a_methods_template_stands_in_the_tasks(method, task, together):
+    assert composed(method, task) == together
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("Table:", ["no {input} slot", "exactly one {input}"]),
-        ("{input}{input}", ["2 {input} slots"]),
-        ("{inpt}", ["unknown template slot 'inpt'", "did you mean 'input'?"]),
+        ("Table:", ["no {input} slot", "{input} or other columns"]),
+        ("{input}{input}", ["{input} more than once"]),
+        ("{input}{mask}{mask}", ["{mask} more than once"]),
+        ("{inp:t}", ["unknown template slot 'inp:t'", "did you mean 'input'?"]),
         ("{input}{}", ["unknown template slot ''"]),
         ("{input}{p:3}", ["virtual tokens are written {P:<count>}", "received: {p:3}"]),
         ("{input}{P}", ["virtual tokens are written {P:<count>}", "{P:3}"]),

@@ -10,7 +10,7 @@ import torch
 from graftune import data
 from graftune.checkpoint.native import card
 from graftune.errors import GraftuneError
-from graftune.tasks.data import read
+from graftune.tasks.data import read, rows_of
 from graftune.training.reuse import ready
 from training.tiny import same, small, tensors
 
@@ -73,8 +73,8 @@ def test_heads_learn_to_classify(toys, tmp_path, base, method):
 
 @pytest.mark.parametrize("method", ["lora", "full", "houlsby"])
 def test_label_words_learn_to_classify(toys, tmp_path, method):
-    classify = {"verbalizer": {"yes": "good", "no": "bad"}}
-    options = {"task": "classify", "max_steps": 60, "batch_size": 8, "lr": 2e-2, "classify": classify}
+    cloze = {"verbalizer": {"yes": "good", "no": "bad"}, "words": "first"}
+    options = {"task": "cloze", "max_steps": 60, "batch_size": 8, "lr": 2e-2, "cloze": cloze}
     assert toys.train(tmp_path, method, **options).metrics["accuracy"] == 1.0
 
 
@@ -86,7 +86,7 @@ def test_label_words_learn_to_classify(toys, tmp_path, method):
         ("few-shot", {}),
         ("freeze", {"precision": "bf16"}),
         ("lora", {"task": "classify", "base": "bert"}),
-        ("prompt", {"task": "classify", "classify": {"verbalize": True}}),
+        ("prompt", {"task": "cloze", "cloze": {"words": "first"}}),
         ("hard-prompt", {"task": "classify"}),
     ],
 )
@@ -106,7 +106,7 @@ def test_what_is_given_goes_before_the_card(toys, tmp_path):
 
 def test_an_answer_for_every_text_in_order(toys, tmp_path):
     toys.train(tmp_path, "lora", task="classify", base="bert")
-    answers = ready(tmp_path / "adapter").answer(["good", "bad", "good"], 2)
+    answers = ready(tmp_path / "adapter").answer(rows_of(["good", "bad", "good"]), 2)
     assert len(answers) == 3
     assert answers[0] == answers[2]
     assert set(answers) <= {"yes", "no"}

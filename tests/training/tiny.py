@@ -63,7 +63,8 @@ def _model(family: str, words: int, positions: int) -> PreTrainedModel:
 
 def save_base(folder: Path, family: str, positions: int = POSITIONS) -> str:
     """Write a base whose weights are large enough that every part matters; its folder."""
-    tokenizer = byte_level(wrap=("[CLS]", "[SEP]")) if family == "bert" else byte_level()
+    masked = {"wrap": ("[CLS]", "[SEP]"), "mask_token": "[MASK]"}
+    tokenizer = byte_level(**masked) if family == "bert" else byte_level()  # type: ignore[arg-type]
     model = _model(family, len(tokenizer), positions)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -110,6 +111,7 @@ class Toys:
                 write(folder / "cdev.jsonl", classification_rows(10)),
             ),
         }
+        self.data["cloze"] = self.data["classify"]
 
     def options(self, task: str = "generate", **options: Any) -> dict[str, Any]:
         """The recipe of a short run."""

@@ -90,8 +90,17 @@ def _read(name: str, what: str, load: Any) -> Any:
 
 def load_tokenizer(name: str) -> Any:
     """The base's tokenizer."""
-    folder = resolve(name)
-    return _read(name, "tokenizer", lambda: transformers.AutoTokenizer.from_pretrained(folder))
+    return _processor(name, "AutoTokenizer")
+
+
+def load_processor(name: str, task: Task) -> Any:
+    """What turns the task's inputs into numbers for the base: its tokenizer, or its image processor."""
+    return _processor(name, task.processor)
+
+
+def _processor(name: str, auto: str) -> Any:
+    folder, what = resolve(name), "tokenizer" if auto == "AutoTokenizer" else "image processor"
+    return _read(name, what, lambda: getattr(transformers, auto).from_pretrained(folder))
 
 
 def load_base(
@@ -105,10 +114,11 @@ def load_base(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = precision_of(precision, device)
     packed = quantization(quantize, device, dtype)
-    auto = getattr(transformers, task.auto_class)
     config = _read(name, "config", lambda: transformers.AutoConfig.from_pretrained(folder))
+    chosen = task.auto_class(config)
+    auto = getattr(transformers, chosen)
     if type(config) not in auto._model_mapping:  # asked here, since loading would call it a broken file
-        raise _unfit(name, task, f"{config.model_type}, which has no {task.auto_class}")
+        raise _unfit(name, task, chosen, f"{config.model_type}, which has no {chosen}")
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()  # a new head is expected, no warning needed
     transformers.logging.disable_progress_bar()
@@ -119,19 +129,24 @@ def load_base(
                 name,
                 "weights",
                 lambda: auto.from_pretrained(
-                    folder, dtype=dtype, output_loading_info=True, **task.model_arguments(tokenizer), **packed
+                    folder,
+                    dtype=dtype,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # a head for other labels; of anything else _check says it
+                    **task.model_arguments(tokenizer),
+                    **packed,
                 ),
             )
     finally:
         transformers.logging.set_verbosity(verbosity)
         transformers.logging.enable_progress_bar()
-    _check(name, base, task, info["missing_keys"])
+    _check(name, base, task, [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
     loaded: PreTrainedModel = base.to(device).eval()
     return loaded
 
 
-def _unfit(name: str, task: Task, received: str) -> GraftuneError:
-    if task.auto_class != "AutoModelForCausalLM":
+def _unfit(name: str, task: Task, auto: str, received: str) -> GraftuneError:
+    if auto != "AutoModelForCausalLM":
         return GraftuneError(
             f"base {name!r} cannot do the task {task.name!r}", received=received, expected="a base that has one"
         )
@@ -146,8 +161,8 @@ def _unfit(name: str, task: Task, received: str) -> GraftuneError:
 def _check(name: str, base: PreTrainedModel, task: Task, missing: Iterable[str]) -> None:
     """Raise GraftuneError for a base that cannot do the task, or whose weights are not all there."""
     sights = [module.is_causal for module in base.modules() if hasattr(module, "is_causal")]
-    if task.auto_class == "AutoModelForCausalLM" and sights and not any(sights):
-        raise _unfit(name, task, f"{type(base).__name__}, an encoder")
+    if task.auto_class(base.config) == "AutoModelForCausalLM" and sights and not any(sights):
+        raise _unfit(name, task, "AutoModelForCausalLM", f"{type(base).__name__}, an encoder")
     new = {*task.head_names(base), "pooler"}  # an encoder trained on masked words alone has no pooler
     if absent := sorted(key for key in missing if not new & set(key.split("."))):
         raise GraftuneError(

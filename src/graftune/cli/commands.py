@@ -168,9 +168,10 @@ def evaluate(
     from graftune.cli import live
     from graftune.training.prepare import announce_guess, read_eval
 
-    table = read_eval(resolved)
+    ready = _ready(adapter, resolved)
+    table = read_eval(resolved, ready.task, learn=adapter is None)
     announce_guess(table, live.say)
-    result = _ready(adapter, resolved).evaluate(table, 2 * resolved.batch_size)
+    result = ready.evaluate(table, 2 * resolved.batch_size)
     data = {"metrics": result.metrics, "notes": result.notes, "predictions": result.predictions}
     _answer(out, data, _metrics(result.metrics))
 
@@ -202,13 +203,14 @@ def generate(
         )
     flags = {"base": base, "task": task, "input": input, "batch_size": batch_size, "precision": precision}
     resolved = recipes.load(recipe, flags, tuple(settings or ()))
-    texts = text
-    if texts is None:
-        from graftune.tasks.data import read_inputs
+    from graftune.tasks.data import read_inputs, rows_of
 
-        texts = read_inputs(str(eval), resolved.input)
-    answers = _ready(adapter, resolved).answer(texts, 2 * resolved.batch_size)
-    pairs = [{"input": i, "output": a} for i, a in zip(texts, answers, strict=True)]
+    ready = _ready(adapter, resolved)
+    columns = ready.task.columns
+    rows = read_inputs(str(eval), resolved.input, columns) if text is None else rows_of(text, columns)
+    answers = ready.answer(rows, 2 * resolved.batch_size)
+    shown = [ready.task.shown(row) for row in rows]
+    pairs = [{"input": i, "output": a} for i, a in zip(shown, answers, strict=True)]
     _answer(out, {"outputs": pairs}, "\n".join(json.dumps(p, ensure_ascii=False) for p in pairs))
 
 
@@ -216,7 +218,7 @@ def inspect(
     base: Annotated[str, typer.Option(help="A Transformers folder, a Hub name, or a shipped base.")] = "tiny-decoder",
     task: o.Task = None,
 ) -> None:
-    """The sites of a base, which methods fit it, and how many parameters they train and store."""
+    """The sites of a base, which methods fit it and why others do not, and how many parameters they train and store."""
     from graftune.cli.anatomy import show
 
-    show(base, task or "generate")
+    show(base, task)

@@ -88,10 +88,6 @@ def compare(
     _check_methods(chosen)
     tables = read_tables(recipe)
     announce(tables, recipe, say)
-    for method in chosen:
-        task = task_of(recipe, method)
-        task.prepare(tables.train.rows)
-        task.check(tables.eval.rows)
     resolved = recipes.dump(
         recipes.with_methods(recipe, chosen, method=None, methods=[m.preset for m in chosen], seeds=seeds)
     )
@@ -141,11 +137,11 @@ class _Bases:
         self.recipe = recipe
         self.found: dict[str, Prepared | GraftuneError] = {}
         for task in (task_of(recipe, method) for method in methods):
-            if task.auto_class not in self.found:
+            if task.name not in self.found:
                 try:
-                    self.found[task.auto_class] = prepare(recipe, task, tables, given, tokenizer)
+                    self.found[task.name] = prepare(recipe, task, tables, given, tokenizer)
                 except GraftuneError as error:
-                    self.found[task.auto_class] = error
+                    self.found[task.name] = error
         self.any()
 
     def any(self) -> Prepared:
@@ -157,7 +153,7 @@ class _Bases:
 
     def for_method(self, method: Method) -> Prepared:
         """The one that the method runs on."""
-        found = self.found[task_of(self.recipe, method).auto_class]
+        found = self.found[task_of(self.recipe, method).name]
         if isinstance(found, GraftuneError):
             raise found
         return found

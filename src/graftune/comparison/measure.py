@@ -12,8 +12,6 @@ from pathlib import Path
 import psutil
 import torch
 
-from graftune.tasks.batches import inputs as padded
-from graftune.tasks.task import first_virtual_id, pad_id, to_device
 from graftune.tasks.template import Template
 from graftune.training.allocator import give_back_freed_memory
 from graftune.training.prepare import Prepared
@@ -21,7 +19,6 @@ from graftune.training.run import Trained
 
 #: What inference is timed on.
 TIMED_ROWS = 8
-TIMED_TOKENS = 24
 
 
 class Peak:
@@ -85,31 +82,10 @@ def inference(trained: Trained, prepared: Prepared, template: Template) -> tuple
     """Seconds per example with the adapter and without it, in turns, on the same rows.
 
     Generation writes the same number of tokens on both sides; other tasks run one forward pass. The base gets
-    the plain input: what a method puts around it is part of its cost.
+    the task's own template: what a method puts around the input is part of its cost.
     """
     model, task = trained.model, prepared.task
     rows = prepared.tables.eval.rows[:TIMED_ROWS]
-    virtual = first_virtual_id(model)
-
-    def batch(shape: Template) -> dict[str, torch.Tensor]:
-        limit = prepared.max_length and prepared.max_length - TIMED_TOKENS
-        ids = [shape.encode(prepared.tokenizer, r.input, virtual, limit, suffix=False).ids for r in rows]
-        return to_device(padded(ids, pad_id(prepared.tokenizer), side="left"), model)
-
-    def run(inputs: dict[str, torch.Tensor], adapter: str | None) -> None:
-        with torch.no_grad():
-            if task.name == "generate":
-                model.generate(
-                    **inputs,
-                    adapters=adapter,
-                    max_new_tokens=TIMED_TOKENS,
-                    min_new_tokens=TIMED_TOKENS,
-                    do_sample=False,
-                    pad_token_id=pad_id(prepared.tokenizer),
-                )
-            else:
-                model(**inputs, adapters=adapter)
-
-    own, plain = batch(template), batch(Template("{input}"))
-    mine, base = in_turns(lambda: run(own, trained.name), lambda: run(plain, None))
+    own, plain = (task.trial(model, prepared.tokenizer, rows, shape) for shape in (template, Template(task.template)))
+    mine, base = in_turns(lambda: own(trained.name), lambda: plain(None))
     return mine / len(rows), base / len(rows)

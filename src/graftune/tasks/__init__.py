@@ -10,23 +10,41 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graftune.tasks.classify import Classify
+    from graftune.tasks.cloze import Cloze
     from graftune.tasks.data import Row, Table, grouped, read
+    from graftune.tasks.detect import Detect
+    from graftune.tasks.extract import Extract
     from graftune.tasks.generate import Generate
+    from graftune.tasks.image_classify import ImageClassify
+    from graftune.tasks.instruct import Instruct
     from graftune.tasks.registry import TASKS, from_state, make
+    from graftune.tasks.regress import Regress
+    from graftune.tasks.summarize import Summarize
+    from graftune.tasks.tag import Tag
     from graftune.tasks.task import Evaluation, Features, Task
     from graftune.tasks.template import Encoded, Template
+    from graftune.tasks.translate import Translate
 
 _HOMES = {
     "Classify": "classify",
+    "Cloze": "cloze",
+    "Detect": "detect",
     "Encoded": "template",
     "Evaluation": "task",
+    "Extract": "extract",
     "Features": "task",
     "Generate": "generate",
+    "ImageClassify": "image_classify",
+    "Instruct": "instruct",
+    "Regress": "regress",
     "Row": "data",
+    "Summarize": "summarize",
     "TASKS": "registry",
     "Table": "data",
+    "Tag": "tag",
     "Task": "task",
     "Template": "template",
+    "Translate": "translate",
     "from_state": "registry",
     "grouped": "data",
     "make": "registry",
@@ -36,14 +54,23 @@ _HOMES = {
 __all__ = [
     "TASKS",
     "Classify",
+    "Cloze",
+    "Detect",
     "Encoded",
     "Evaluation",
+    "Extract",
     "Features",
     "Generate",
+    "ImageClassify",
+    "Instruct",
+    "Regress",
     "Row",
+    "Summarize",
     "Table",
+    "Tag",
     "Task",
     "Template",
+    "Translate",
     "from_state",
     "grouped",
     "make",

@@ -1,10 +1,14 @@
-"""Which columns hold the input and the target: as named by the user, or guessed from usual names."""
+"""Columns: which ones hold the input and the target, as named by the user or guessed from usual names."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from graftune.errors import GraftuneError, unknown
+from graftune.tasks import cells
 
 INPUTS = (
     *("table", "text", "source", "input", "question", "sentence", "document", "article", "dialogue"),
@@ -16,54 +20,101 @@ TARGETS = (
 )
 
 
-def choose(columns: Sequence[str], input: str | None, target: str | None) -> tuple[str, str, bool]:
-    """The names of the input and target columns, and whether any of the two was guessed.
+def one_example(given: Any, wanted: Any) -> list[tuple[Any, Any]]:
+    """Input and target of a record make one example."""
+    return [(given, wanted)]
 
-    Raises GraftuneError for a named column that does not exist, for one column named twice,
-    and where no pair of usual names is present.
+
+@dataclass(frozen=True)
+class Columns:
+    """What a task reads of a record: usual names of its two columns, and how a value of each is read.
+
+    ``joint`` are names of a column that holds both, from which ``examples`` makes any number of examples.
     """
-    for name in (input, target):
-        if name is not None and name not in columns:
-            raise unknown("column", name, columns)
-    if input is not None and input == target:
+
+    inputs: tuple[str, ...] = INPUTS
+    targets: tuple[str, ...] = TARGETS
+    input: cells.Reader = cells.text
+    target: cells.Reader = cells.text
+    joint: Mapping[str, cells.Reader] | None = None
+    examples: Callable[[Any, Any], list[tuple[Any, Any]]] = one_example
+
+    def choose(self, columns: Sequence[str], input: str | None, target: str | None) -> tuple[str, str, bool]:
+        """The names of the input and target columns, and whether any of the two was guessed.
+
+        Raises GraftuneError for a named column that does not exist, for one column named twice,
+        and where no pair of usual names is present.
+        """
+        for name in (input, target):
+            if name is not None and name not in columns:
+                raise unknown("column", name, columns)
+        both = [name for name in (_usual(tuple(self.joint or ()), columns) if input is None else [input])]
+        if target is None and both and both[0] in (self.joint or ()):
+            return both[0], both[0], input is None
+        if input is not None and input == target:
+            raise GraftuneError(
+                "the input and the target are the same column",
+                received=f"input={input!r}, target={target!r}",
+                expected=f"two of the columns {_listed(columns)}",
+                do="name a different column for one of them",
+            )
+        inputs = [input] if input is not None else _usual(self.inputs, columns)
+        targets = [target] if target is not None else _usual(self.targets, columns)
+        for first in inputs:
+            for second in targets:
+                if first != second:
+                    return first, second, input is None or target is None
         raise GraftuneError(
-            "the input and the target are the same column",
-            received=f"input={input!r}, target={target!r}",
-            expected=f"two of the columns {_listed(columns)}",
-            do="name a different column for one of them",
-        )
-    inputs = [input] if input is not None else _usual(INPUTS, columns)
-    targets = [target] if target is not None else _usual(TARGETS, columns)
-    for first in inputs:
-        for second in targets:
-            if first != second:
-                return first, second, input is None or target is None
-    raise GraftuneError(
-        "cannot guess which columns hold the input and the target",
-        received=f"columns {_listed(columns)}",
-        expected=f"an input among {_listed(INPUTS)} and a target among {_listed(TARGETS)}",
-        do="name both columns: input=..., target=...",
-    )
-
-
-def choose_input(columns: Sequence[str], input: str | None) -> str:
-    """The name of the input column where no target is needed: the one named, the usual one, or the only one.
-
-    Raises GraftuneError for a column that does not exist, and where none of several is usual.
-    """
-    if input is not None:
-        if input not in columns:
-            raise unknown("column", input, columns)
-        return input
-    usual = _usual(INPUTS, columns) or list(columns)
-    if len(usual) > 1 and not _usual(INPUTS, columns):
-        raise GraftuneError(
-            "cannot guess which column holds the input",
+            "cannot guess which columns hold the input and the target",
             received=f"columns {_listed(columns)}",
-            expected=f"one of {_listed(INPUTS)}",
-            do="name the column: --input COLUMN",
+            expected=f"an input among {_listed(self.inputs)} and a target among {_listed(self.targets)}",
+            do="name both columns: input=..., target=...",
         )
-    return usual[0]
+
+    def choose_input(self, columns: Sequence[str], input: str | None) -> str:
+        """The name of the input column where no target is needed: the one named, the usual one, or the only one.
+
+        Raises GraftuneError for a column that does not exist, and where none of several is usual.
+        """
+        if input is not None:
+            if input not in columns:
+                raise unknown("column", input, columns)
+            return input
+        usual = _usual(self.inputs, columns) or list(columns)
+        if len(usual) > 1 and not _usual(self.inputs, columns):
+            raise GraftuneError(
+                "cannot guess which column holds the input",
+                received=f"columns {_listed(columns)}",
+                expected=f"one of {_listed(self.inputs)}",
+                do="name the column: --input COLUMN",
+            )
+        return usual[0]
+
+    def reader(self, name: str, *, target: bool) -> cells.Reader:
+        """How a value of the column is read."""
+        if self.joint is not None and name in self.joint:
+            return self.joint[name]
+        return self.target if target else self.input
+
+
+#: Text in both columns.
+TEXT = Columns()
+
+
+def cell(values: Mapping[str, Any], name: str, reader: cells.Reader, folder: Path) -> Any:
+    """One value as its reader gives it. Raises cells.Unfit, with the column's name."""
+    value = values.get(name)
+    if value is None or (isinstance(value, float) and value != value):  # NaN: the missing value of Parquet
+        raise cells.Unfit(f"no {name!r}")
+    try:
+        return reader(value, folder)
+    except cells.Unfit as error:
+        raise cells.Unfit(f"{name!r} {error}") from error
+
+
+def texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """The columns that a template can name: those with text or a number."""
+    return {name: str(value) for name, value in values.items() if isinstance(value, str | int | float)}
 
 
 def _usual(names: Sequence[str], columns: Sequence[str]) -> list[str]:

@@ -4,30 +4,44 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from graftune.errors import GraftuneError
-from graftune.tasks import columns, sources
+from graftune.tasks import sources
+from graftune.tasks.cells import Unfit
+from graftune.tasks.columns import TEXT, Columns, cell, texts
 
-SHOWN = 5  # bad lines quoted in one error; the rest are counted
+SHOWN = 5  # bad lines quoted in one message; the rest are counted
 
 
 @dataclass(frozen=True)
 class Row:
-    """One example. `line` is its line in the file (its row number, from 1, in Parquet and Hub data)."""
+    """One example. `line` is its line in the file (its row number, from 1, in Parquet and Hub data).
 
-    input: str
-    target: str
+    Input and target are text, or what the task reads (tags, boxes, …); `columns` are the record's columns of text.
+    """
+
+    input: Any
+    target: Any
     line: int
     references: tuple[str, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def texts(self) -> dict[str, Any]:
+        """What a template's slots stand for."""
+        return {**self.columns, "input": self.input}
 
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one source, the columns they were taken from, and a fingerprint of their content."""
+    """The rows of one source, the columns they were taken from, and a fingerprint of their content.
+
+    `left_out` has the lines that could not be used, with the reason.
+    """
 
     rows: list[Row]
     input: str
@@ -35,29 +49,96 @@ class Table:
     guessed: bool
     source: str
     fingerprint: str
+    left_out: Mapping[int, str] = field(default_factory=dict)
+
+    def keep(self, rows: Sequence[Row]) -> Table:
+        """The table with these rows alone."""
+        return replace(self, rows=list(rows), fingerprint=fingerprint(rows))
+
+    def without(self, problems: Mapping[int, str], share: float, expected: str) -> Table:
+        """The table without the bad lines. Raises GraftuneError where, with those left out before, there are too many.
+
+        `share` of all lines may be bad; `expected` says what a good line has.
+        """
+        left_out = {**self.left_out, **problems}
+        refuse(self.source, left_out, len(self.rows) + len(self.left_out), share, expected)
+        if not problems:
+            return self
+        return replace(self.keep([row for row in self.rows if row.line not in problems]), left_out=left_out)
 
 
-def read(source: str | Path, input: str | None = None, target: str | None = None) -> Table:
-    """Read a .jsonl, .csv or .parquet file, or a Hub dataset `name[:split]` (split "train" by default).
+def read(
+    source: str | Path,
+    input: str | None = None,
+    target: str | None = None,
+    columns: Columns = TEXT,
+    share: float = 0.0,
+) -> Table:
+    """Read a .jsonl, .csv or .parquet file, a folder of Pascal VOC files, or a Hub dataset `name[:split]`.
 
-    Raises GraftuneError: missing file, unknown extension, unknown or unguessable column, bad lines
-    (all of a file are collected into one error), no rows.
+    Raises GraftuneError: missing file, unknown extension, unknown or unguessable column, no rows, more than
+    `share` of the lines bad (all of a file are collected into one error).
     """
     raw = _records(source)
     chosen_input, chosen_target, guessed = columns.choose(raw.columns, input, target)
-    found = _texts(source, raw, (chosen_input, chosen_target))
-    rows = [Row(question, answer, line) for line, (question, answer) in found]
-    return Table(rows, chosen_input, chosen_target, guessed, str(source), fingerprint(rows))
+    readers = columns.reader(chosen_input, target=False), columns.reader(chosen_target, target=True)
+    rows: list[Row] = []
+    problems = dict(raw.problems)
+    for line, values in raw.records:
+        found, wrong = _cells(values, (chosen_input, chosen_target), readers, _folder(source))
+        if wrong:
+            problems[line] = wrong
+            continue
+        named = texts(values)
+        rows += [Row(given, wanted, line, columns=named) for given, wanted in columns.examples(*found)]
+    refuse(
+        str(source),
+        problems,
+        len(raw.records) + len(raw.problems),
+        share,
+        _row_with(dict.fromkeys((chosen_input, chosen_target))),
+    )
+    return Table(rows, chosen_input, chosen_target, guessed, str(source), fingerprint(rows), problems)
 
 
-def read_inputs(source: str | Path, input: str | None = None) -> list[str]:
-    """Only the inputs of a source that `read` reads; it may have no target.
+def read_inputs(source: str | Path, input: str | None = None, columns: Columns = TEXT) -> list[Row]:
+    """Only the inputs of a source that `read` reads, as rows whose target is None.
 
     Raises GraftuneError as `read` does.
     """
     raw = _records(source)
     column = columns.choose_input(raw.columns, input)
-    return [text for _, (text,) in _texts(source, raw, (column,))]
+    rows: list[Row] = []
+    problems = dict(raw.problems)
+    for line, values in raw.records:
+        found, wrong = _cells(values, (column,), (columns.reader(column, target=False),), _folder(source))
+        if wrong:
+            problems[line] = wrong
+        else:
+            given = columns.examples(found[0], None)[-1][0]
+            rows.append(Row(given, None, line, columns=texts(values)))
+    refuse(str(source), problems, len(raw.records) + len(raw.problems), 0.0, _row_with([column]))
+    return rows
+
+
+def rows_of(texts: Sequence[str], columns: Columns = TEXT) -> list[Row]:
+    """Inputs given as text, such as on the command line, as rows whose target is None.
+
+    Raises GraftuneError for one that the task cannot read.
+    """
+    rows: list[Row] = []
+    for line, text in enumerate(texts, 1):
+        try:
+            given = columns.input(text, Path())
+        except Unfit as error:
+            raise bad_lines("inputs", {line: str(error)}, "inputs that the task can read") from error
+        rows.append(Row(columns.examples(given, None)[-1][0], None, line, columns={"input": text}))
+    return rows
+
+
+def _folder(source: str | Path) -> Path:
+    path = Path(source)
+    return path if path.is_dir() else path.parent
 
 
 def _records(source: str | Path) -> sources.Raw:
@@ -71,29 +152,25 @@ def _records(source: str | Path) -> sources.Raw:
     return raw
 
 
-def _texts(source: str | Path, raw: sources.Raw, names: Sequence[str]) -> list[tuple[int, list[str]]]:
-    """Line and texts of these columns for every record; all bad lines in one error."""
-    found: list[tuple[int, list[str]]] = []
-    problems = dict(raw.problems)
-    for line, values in raw.records:
-        cells = [_cell(values, name) for name in names]
-        if wrong := [cell.problem for cell in cells if cell.problem]:
-            problems[line] = "; ".join(wrong)
-        else:
-            found.append((line, [cell.text for cell in cells]))
-    if problems:
-        raise bad_lines(str(source), problems, names)
-    return found
+def _cells(values: Mapping[str, Any], names: Sequence[str], readers: Sequence[Any], folder: Path) -> tuple[Any, str]:
+    """The values of these columns, and what is wrong with any of them."""
+    found, wrong = [], []
+    for name, reader in zip(names, readers, strict=True):
+        try:
+            found.append(cell(values, name, reader, folder))
+        except Unfit as error:
+            wrong.append(str(error))
+    return found, "; ".join(dict.fromkeys(wrong))
 
 
-def grouped(rows: Iterable[Row]) -> list[Row]:
-    """Rows with an identical input become one row, whose references are all their targets, in order.
+def grouped(rows: Iterable[Row], key: Callable[[Row], Any] = lambda row: row.input) -> list[Row]:
+    """Rows with an identical key, by default their input, become one, whose references are all their targets.
 
     The group keeps the target and the line of its first row.
     """
-    groups: dict[str, list[Row]] = {}
+    groups: dict[Any, list[Row]] = {}
     for row in rows:
-        groups.setdefault(row.input, []).append(row)
+        groups.setdefault(key(row), []).append(row)
     return [
         replace(group[0], references=tuple(text for row in group for text in row.references or (row.target,)))
         for group in groups.values()
@@ -104,40 +181,40 @@ def fingerprint(rows: Iterable[Row]) -> str:
     """16 hexadecimal digits that change when any input, target, reference or the order of rows does."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(json.dumps([row.input, row.target, *row.references]).encode() + b"\n")
+        content = [_named(row.input), row.target, *row.references]
+        digest.update(json.dumps(content, default=str).encode() + b"\n")
     return digest.hexdigest()[:16]
 
 
-def bad_lines(source: str, problems: Mapping[int, str], columns: Sequence[str] = ("input", "target")) -> GraftuneError:
+def _named(value: Any) -> Any:
+    """An image by its content, so that the place of a folder does not matter."""
+    if isinstance(value, Path):
+        value = value.read_bytes()
+    return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else value
+
+
+def refuse(source: str, problems: Mapping[int, str], lines: int, share: float, expected: str) -> None:
+    """Raise GraftuneError where more than `share` of the lines are bad."""
+    if len(problems) > share * lines:
+        raise bad_lines(source, problems, expected)
+
+
+def bad_lines(source: str, problems: Mapping[int, str], expected: str = "") -> GraftuneError:
     """One error for all bad lines of a source: the first ones in full, then how many more."""
-    shown = [f"line {line}: {problems[line]}" for line in sorted(problems)[:SHOWN]]
-    more = len(problems) - len(shown)
-    if more:
-        shown.append(f"and {more} more")
     return GraftuneError(
         f"{source}: {len(problems)} bad line{'s' if len(problems) > 1 else ''}",
-        received=("\n" + " " * len("  received: ")).join(shown),
-        expected="on every line one row with " + " and ".join(columns) + ", not empty",
-        do="correct or delete these lines",
+        received=("\n" + " " * len("  received: ")).join(described(problems)),
+        expected=expected or _row_with(("input", "target")),
+        do="correct or delete these lines, or raise bad_rows, the share that may be left out",
     )
 
 
-@dataclass(frozen=True)
-class _Cell:
-    text: str = ""
-    problem: str = ""
+def described(problems: Mapping[int, str]) -> list[str]:
+    """The first problems with their lines, then how many more there are."""
+    shown = [f"line {line}: {problems[line]}" for line in sorted(problems)[:SHOWN]]
+    more = len(problems) - len(shown)
+    return [*shown, f"and {more} more"] if more else shown
 
 
-def _cell(values: Mapping[str, Any], name: str) -> _Cell:
-    """One value as text: numbers are written out; nothing else is guessed at."""
-    value = values.get(name)
-    if value is None or value != value:  # NaN, the missing value of Parquet, differs from itself
-        return _Cell(problem=f"no {name!r}")
-    if not isinstance(value, str | int | float):
-        return _Cell(problem=f"{name!r} is a {type(value).__name__}, not text")
-    text = str(value)
-    if not text.strip():
-        return _Cell(problem=f"empty {name!r}")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        return _Cell(problem=f"{name!r} holds half of a surrogate pair, which no tokenizer can read")
-    return _Cell(text=text)
+def _row_with(columns: Iterable[str]) -> str:
+    return "on every line one row with " + " and ".join(columns) + ", not empty"

@@ -1,10 +1,10 @@
-"""Generation: a causal language model continues the input with the target."""
+"""Generation: a causal language model continues the input with the target, or a decoder answers its encoder."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -21,22 +21,34 @@ from graftune.tasks.task import (
     Features,
     Progress,
     Task,
+    Trial,
     evaluating,
     first_virtual_id,
     fit,
     need_rows,
-    pad_id,
     to_device,
     truncation,
 )
-from graftune.tasks.template import Template, tokens
+from graftune.tasks.template import Encoded, Template, tokens
+
+TIMED_TOKENS = 24  # written when inference is timed
+
+
+@dataclass(frozen=True)
+class Pair(Features):
+    """What an encoder reads (`ids`) and what its decoder has to write (`labels`)."""
+
+    @property
+    def length(self) -> int:
+        return max(len(self.ids), len(self.labels))
 
 
 @dataclass
 class Generate(Task):
     """The model reads template(input) and `separator`, and writes the target and the end of text.
 
-    `tokenize` is sacrebleu's name of the BLEU tokenizer: "13a", "zh", "ja-mecab", "char", "intl", ...
+    An encoder-decoder reads template(input) with its encoder, without `separator`. `tokenize` is sacrebleu's name of
+    the BLEU tokenizer: "13a", "zh", "ja-mecab", "char", "intl", ...
     Raises GraftuneError for an option out of its range.
     """
 
@@ -44,6 +56,9 @@ class Generate(Task):
     num_beams: int = 1
     separator: str = "\n"
     tokenize: str = "13a"
+    pattern: str = "{input}"
+
+    _start: int | None = field(default=None, init=False, repr=False, compare=False)
 
     name: ClassVar[str] = "generate"
     metric: ClassVar[str] = "bleu"
@@ -55,7 +70,7 @@ class Generate(Task):
                 raise GraftuneError(
                     f"{option} is too small", received=value, expected="1 or more", do=f"raise {option}"
                 )
-        if self.tokenize != "13a":  # the usual one is not worth the import
+        if self.tokenize not in ("13a", "auto"):  # the usual ones are not worth the import
             from sacrebleu.metrics import BLEU
 
             if self.tokenize not in BLEU.TOKENIZERS:
@@ -66,11 +81,49 @@ class Generate(Task):
         return "Describe this in one sentence."
 
     @property
-    def auto_class(self) -> str:
-        return "AutoModelForCausalLM"
+    def tokenizer(self) -> str:
+        """sacrebleu's name of the tokenizer that BLEU counts with."""
+        return self.tokenize
+
+    def auto_class(self, config: Any) -> str:
+        return "AutoModelForSeq2SeqLM" if config.is_encoder_decoder else "AutoModelForCausalLM"
 
     def head_names(self, base: Any) -> tuple[str, ...]:
         return ()
+
+    def bind(self, config: Any, processor: Any) -> None:
+        """Whether an encoder reads and a decoder writes, and with which token it starts."""
+        self._start = config.decoder_start_token_id if config.is_encoder_decoder else None
+
+    @property
+    def paired(self) -> bool:
+        """Whether an encoder reads and a decoder writes."""
+        return self._start is not None
+
+    def prompt(
+        self,
+        row: Row,
+        tokenizer: Any,
+        template: Template,
+        first_virtual_id: int,
+        max_length: int | None,
+        reserved: int = 0,
+    ) -> Encoded:
+        """What the model reads before it writes, with room for `reserved` tokens within `max_length`."""
+        if self.paired:
+            return fit(template, row, tokenizer, first_virtual_id, max_length)
+        separator = tokens(tokenizer, self.separator)
+        room = len(separator) + reserved
+        found = fit(template, row, tokenizer, first_virtual_id, max_length, reserved=room, suffix=False)
+        return found._replace(ids=found.ids + separator)
+
+    def answer(self, row: Row, tokenizer: Any) -> list[int]:
+        """The target and the end of text."""
+        return [*tokens(tokenizer, row.target), self.end(tokenizer)]
+
+    def end(self, tokenizer: Any) -> int:
+        """The token that ends a text. Raises GraftuneError where the tokenizer has none."""
+        return _end(tokenizer)
 
     def encode(
         self,
@@ -80,18 +133,27 @@ class Generate(Task):
         first_virtual_id: int,
         max_length: int | None = None,
     ) -> Features:
-        """ids = template(input) + separator + target + end of text; labels on the last two only."""
-        separator = tokens(tokenizer, self.separator)
-        target = [*tokens(tokenizer, row.target), _end(tokenizer)]
-        reserved = len(separator) + len(target)
-        prompt = fit(template, row, tokenizer, first_virtual_id, max_length, reserved=reserved, suffix=False)
-        before = prompt.ids + separator
-        return Features(before + target, [IGNORED] * len(before) + target, prompt.truncated)
+        """ids = prompt + target + end of text, labels on the last two only; of an encoder-decoder each by itself."""
+        answer = self.answer(row, tokenizer)
+        if self.paired:
+            prompt = self.prompt(row, tokenizer, template, first_virtual_id, max_length)
+            kept = answer[:max_length]
+            return Pair(prompt.ids, kept, prompt.truncated or len(kept) < len(answer))
+        prompt = self.prompt(row, tokenizer, template, first_virtual_id, max_length, len(answer))
+        return Features(prompt.ids + answer, [IGNORED] * len(prompt.ids) + answer, prompt.truncated)
 
     def collate(self, features: Sequence[Features], pad_id: int, width: int = 0) -> dict[str, Tensor]:
-        """`input_ids`, `attention_mask` and `labels`, int64 (rows, longest or `width`), padded on the right."""
-        batch = inputs([item.ids for item in features], pad_id, width=width)
-        batch["labels"] = pad([_per_token(item) for item in features], IGNORED, width=width)
+        """`input_ids`, `attention_mask` and `labels`, int64 (rows, longest or `width`), padded on the right.
+
+        For an encoder-decoder also `decoder_input_ids`: the labels, one later, behind the token that starts a text.
+        """
+        if self._start is None:
+            batch = inputs([item.ids for item in features], pad_id, width=width)
+            batch["labels"] = pad([_per_token(item) for item in features], IGNORED, width=width)
+            return batch
+        batch = inputs([item.ids for item in features], pad_id)
+        batch["labels"] = pad([item.labels for item in features], IGNORED)
+        batch["decoder_input_ids"] = pad([[self._start, *item.labels[:-1]] for item in features], pad_id)
         return batch
 
     def loss(self, outputs: Any, batch: dict[str, Tensor], smoothing: float = 0.0) -> Tensor:
@@ -102,11 +164,23 @@ class Generate(Task):
         return cross_entropy(outputs.logits[chosen].float(), answers[chosen], label_smoothing=smoothing)
 
     def answers(self, batch: dict[str, Tensor]) -> Tensor:
-        """Each position predicts the label of the next."""
+        """Each position predicts the label of the next; a decoder's inputs are one later already."""
+        if self.paired:
+            return batch["labels"]
         return nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
 
     def demonstration(self, row: Row) -> str:
         return f"{row.input}{self.separator}{row.target}\n\n"
+
+    def key(self, row: Row) -> Any:
+        """What rows have in common that are references of each other: all that the model reads of them."""
+        return tuple(row.texts.get(name) for name in Template(self.pattern).columns)
+
+    def scores(
+        self, texts: Sequence[str], references: Sequence[Sequence[str]]
+    ) -> tuple[dict[str, float], dict[str, str]]:
+        """The scores of texts against the references of each, and how each was computed."""
+        return metrics.generation(texts, references, self.tokenizer)
 
     def evaluate(
         self,
@@ -126,17 +200,15 @@ class Generate(Task):
         what the base's positions leave beside `max_new_tokens`.
         """
         need_rows(rows)
-        groups = grouped(rows)
+        groups = grouped(rows, self.key)
         with evaluating(model):
             loss = self._mean_loss(model, tokenizer, rows, adapter, template, batch_size, max_length)
-            texts, cut = self._texts(
-                model, tokenizer, groups, _counts(rows), adapter, template, batch_size, max_length, progress
-            )
-        scores, notes = metrics.generation(texts, [group.references for group in groups], self.tokenize)
+            texts, cut = self._texts(model, tokenizer, groups, adapter, template, batch_size, max_length, progress)
+        scores, notes = self.scores(texts, [group.references for group in groups])
         predictions = [
             {
                 "line": group.line,
-                "input": group.input,
+                "input": self.shown(group),
                 "prediction": text,
                 "references": list(group.references),
             }
@@ -158,14 +230,28 @@ class Generate(Task):
         """Over the rows as they were trained on, template, target and all."""
         virtual = first_virtual_id(model)
         features = [self.encode(row, tokenizer, template, virtual, max_length) for row in rows]
-        return mean_over(model, adapter, self, features, pad_id(tokenizer), batch_size)
+        return mean_over(model, adapter, self, features, self.padding(model, tokenizer), batch_size)
+
+    def trial(self, model: AdaptedModel, processor: Any, rows: Sequence[Row], template: Template) -> Trial:
+        """Writes TIMED_TOKENS tokens for each row."""
+        room = None if model.positions is None or self.paired else model.positions - TIMED_TOKENS
+        virtual = first_virtual_id(model)
+        prompts = [self.prompt(row, processor, template, virtual, room).ids for row in rows]
+        batch = to_device(inputs(prompts, self.padding(model, processor), side="left"), model)
+        return lambda adapter: model.generate(
+            **batch,
+            adapters=adapter,
+            max_new_tokens=TIMED_TOKENS,
+            min_new_tokens=TIMED_TOKENS,
+            do_sample=False,
+            pad_token_id=self.padding(model, processor),
+        )
 
     def _texts(
         self,
         model: AdaptedModel,
         tokenizer: Any,
         groups: Sequence[Row],
-        counts: dict[str, int],
         adapter: str | None,
         template: Template,
         batch_size: int,
@@ -173,32 +259,29 @@ class Generate(Task):
         progress: Progress | None,
     ) -> tuple[list[str], int]:
         """What the model writes for each group, and how many inputs were cut."""
-        end, virtual = _end(tokenizer), first_virtual_id(model)
-        separator = tokens(tokenizer, self.separator)
+        end, virtual, padding = self.end(tokenizer), first_virtual_id(model), self.padding(model, tokenizer)
         limit = self._prompt_limit(model, max_length)
-        encoded = [
-            fit(template, row, tokenizer, virtual, limit, reserved=len(separator), suffix=False) for row in groups
-        ]
-        prompts = [item.ids + separator for item in encoded]
+        encoded = [self.prompt(row, tokenizer, template, virtual, limit) for row in groups]
+        prompts = [item.ids for item in encoded]
         texts = [""] * len(groups)
         for indices in by_length([len(prompt) for prompt in prompts], batch_size):
             # Padding stands on the left, so that every row's next token follows its own last one.
-            batch = inputs([prompts[i] for i in indices], pad_id(tokenizer), side="left")
-            width = batch["input_ids"].shape[1]
+            batch = inputs([prompts[i] for i in indices], padding, side="left")
+            width = 1 if self.paired else batch["input_ids"].shape[1]
             written = model.generate(
                 **to_device(batch, model),
                 adapters=adapter,
                 max_new_tokens=self.max_new_tokens,
                 num_beams=self.num_beams,
                 do_sample=False,
-                pad_token_id=pad_id(tokenizer),
+                pad_token_id=padding,
                 eos_token_id=end,
             )
             for i, ids in zip(indices, written[:, width:].tolist(), strict=True):
                 ids = ids[: ids.index(end)] if end in ids else ids
                 texts[i] = tokenizer.decode(ids, skip_special_tokens=True).strip()
             if progress is not None:
-                progress(sum(counts[groups[i].input] for i in indices))
+                progress(sum(len(groups[i].references) for i in indices))
         return texts, sum(item.truncated for item in encoded)
 
     def _prompt_limit(self, model: AdaptedModel, max_length: int | None) -> int | None:
@@ -206,6 +289,8 @@ class Generate(Task):
         positions = model.positions
         if not positions or positions < 1:
             return max_length
+        if self.paired:
+            return positions if max_length is None else min(max_length, positions)
         if positions <= self.max_new_tokens:
             raise GraftuneError(
                 "max_new_tokens leaves no room for a prompt",
@@ -221,13 +306,6 @@ def _per_token(item: Features) -> list[int]:
     if isinstance(item.labels, int):
         raise TypeError("generation needs a label per token")
     return item.labels
-
-
-def _counts(rows: Sequence[Row]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for row in rows:
-        counts[row.input] = counts.get(row.input, 0) + 1
-    return counts
 
 
 def _end(tokenizer: Any) -> int:

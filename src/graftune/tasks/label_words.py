@@ -12,10 +12,14 @@ from graftune.tasks.template import tokens
 
 @dataclass(frozen=True)
 class LabelWords:
-    """`lead` ends the prompt (a space that is a token of its own, or nothing); `ids[i]` names label i."""
+    """`lead` ends the prompt (a space that is a token of its own, or nothing); `ids[i]` names label i.
+
+    `longer` has the pieces of the words that are more than one token, by label.
+    """
 
     lead: list[int]
     ids: list[int]
+    longer: dict[str, list[str]]
 
 
 def label_words(tokenizer: Any, words: Mapping[str, str]) -> LabelWords:
@@ -46,7 +50,9 @@ def label_words(tokenizer: Any, words: Mapping[str, str]) -> LabelWords:
                 expected="words whose first tokens differ",
                 do="give these labels other words: verbalizer={label: word}",
             )
-    return LabelWords(lead, [first[0] for first in firsts.values()])
+    rests = {label: ids[len(lead) :] for label, ids in after.items()}
+    longer = {label: list(tokenizer.convert_ids_to_tokens(ids)) for label, ids in rests.items() if len(ids) > 1}
+    return LabelWords(lead, [first[0] for first in firsts.values()], longer)
 
 
 def _after(start: list[int], whole: list[int]) -> list[int]:

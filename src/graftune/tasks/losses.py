@@ -44,7 +44,7 @@ def mean_over(
 ) -> float:
     """The mean over all targets of all rows, so that batching does not weigh in."""
     total, count = 0.0, 0
-    for indices in by_length([len(item.ids) for item in features], batch_size):
+    for indices in by_length([item.length for item in features], batch_size):
         batch = to_device(task.collate([features[i] for i in indices], pad), model)
         targets = task.targets(batch)
         total += mean_loss(model, adapter, task, batch).item() * targets

@@ -7,10 +7,34 @@ from typing import Any
 
 from graftune.errors import GraftuneError, unknown
 from graftune.tasks.classify import Classify
+from graftune.tasks.cloze import Cloze
+from graftune.tasks.detect import Detect
+from graftune.tasks.extract import Extract
 from graftune.tasks.generate import Generate
+from graftune.tasks.image_classify import ImageClassify
+from graftune.tasks.instruct import Instruct
+from graftune.tasks.regress import Regress
+from graftune.tasks.summarize import Summarize
+from graftune.tasks.tag import Tag
 from graftune.tasks.task import Task
+from graftune.tasks.translate import Translate
 
-TASKS: dict[str, type[Task]] = {"generate": Generate, "classify": Classify}
+TASKS: dict[str, type[Task]] = {
+    task.name: task
+    for task in (
+        Generate,
+        Translate,
+        Summarize,
+        Instruct,
+        Classify,
+        Cloze,
+        Tag,
+        Extract,
+        Regress,
+        ImageClassify,
+        Detect,
+    )
+}
 
 
 def make(name: str, **options: Any) -> Task:
@@ -18,7 +42,7 @@ def make(name: str, **options: Any) -> Task:
 
     Raises GraftuneError for an unknown task, an unknown option, and an option of another task.
     """
-    task = _named(name)
+    task = named(name)
     known = options_of(task)
     for option in options:
         if option in known:
@@ -37,7 +61,7 @@ def make(name: str, **options: Any) -> Task:
 
 def from_state(state: dict[str, Any]) -> Task:
     """The task whose `state()` this is."""
-    return _named(state["task"]).from_state(state)
+    return named(state["task"]).from_state(state)
 
 
 def options_of(task: type[Task]) -> list[str]:
@@ -45,7 +69,8 @@ def options_of(task: type[Task]) -> list[str]:
     return [item.name for item in fields(task) if item.init]  # type: ignore[arg-type]
 
 
-def _named(name: str) -> type[Task]:
+def named(name: str) -> type[Task]:
+    """The class of a task. Raises GraftuneError for an unknown name."""
     if name not in TASKS:
         raise unknown("task", name, TASKS)
     return TASKS[name]

@@ -1,4 +1,4 @@
-"""Where rows come from: JSON lines, CSV, Parquet, or a dataset on the Hugging Face Hub.
+"""Where rows come from: JSON lines, CSV, Parquet, a folder of Pascal VOC files, or a dataset on the Hub.
 
 A reader returns numbered records (column -> value) and the problems of the lines it could not
 read, so that every bad line of a file can be reported at once.
@@ -9,12 +9,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from graftune.errors import GraftuneError, unknown
 
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 LONGEST_FIELD = 2**30  # csv refuses fields over 128 KiB, and a document to summarise may be longer
 
 
@@ -43,11 +45,13 @@ def load(source: str | Path) -> Raw:
         if path.suffix.lower() not in READERS:
             raise unknown("file extension", path.suffix or path.name, READERS)
         return READERS[path.suffix.lower()](path)
+    if path.is_dir() and any(path.glob("*.xml")):
+        return _voc(path)
     if path.is_dir():
         raise GraftuneError(
             "the data is a folder, not a file",
             received=str(source),
-            expected="a " + ", ".join(sorted(READERS)) + " file",
+            expected="a " + ", ".join(sorted(READERS)) + " file, or a folder of Pascal VOC files (.xml)",
             do="name one file in it",
         )
     if isinstance(source, Path) or _looks_like_a_file(str(source)):
@@ -148,6 +152,29 @@ def _parquet(path: Path) -> Raw:
         ) from error
     records = [Record(number, values) for number, values in enumerate(table.to_pylist(), start=1)]
     return Raw(records, list(table.column_names), {})
+
+
+def _voc(folder: Path) -> Raw:
+    """The .xml files of a folder in order of their names, each with its image beside it."""
+    records: list[Record] = []
+    problems: dict[int, str] = {}
+    for number, file in enumerate(sorted(folder.glob("*.xml")), start=1):
+        try:
+            root = ElementTree.parse(file).getroot()
+            objects = [
+                {
+                    "label": (one.findtext("name") or "").strip(),
+                    "box": [float(one.findtext(f"bndbox/{edge}") or "") for edge in ("xmin", "ymin", "xmax", "ymax")],
+                }
+                for one in root.iter("object")
+            ]
+        except (ElementTree.ParseError, ValueError) as error:
+            problems[number] = f"{file.name}: not a Pascal VOC file ({error})"
+            continue
+        beside = [p.name for p in folder.glob(f"{file.stem}.*") if p.suffix.lower() in IMAGES]
+        image = beside[0] if beside else root.findtext("filename") or f"{file.stem}.jpg"
+        records.append(Record(number, {"image": image, "objects": objects}))
+    return Raw(records, ["image", "objects"], problems)
 
 
 def _hub(source: str) -> Raw:

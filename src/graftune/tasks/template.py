@@ -1,13 +1,14 @@
-"""Templates: where the input, fixed words and virtual tokens stand in what the model reads.
+"""Templates: where columns, fixed words, virtual tokens and the hidden word stand in what the model reads.
 
-`"Table: {input} {P:3}Text:"` is the literal words `Table: `, the input, three virtual tokens and
-the words `Text:`. `{{` and `}}` stand for braces.
+`"Review: {text} {P:3}It was {mask}."` is the literal words `Review: `, the column `text`, three virtual tokens, the
+words `It was ` and the place of the word to be found. `{input}` is the task's input column, whatever its name.
+`{{` and `}}` stand for braces.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -15,14 +16,19 @@ from typing import Any, NamedTuple
 from graftune.errors import GraftuneError, unknown
 
 _PIECES = re.compile(r"\{\{|\}\}|\{(?P<slot>[^{}]*)\}|(?P<stray>[{}])|[^{}]+")
-_SLOTS = ("input", "P:<count>")
+_SLOTS = ("input", "P:<count>", "mask")
+Value = str | Sequence[int]
 
 
 class Encoded(NamedTuple):
-    """Token ids, and whether tokens of the input had to be left out."""
+    """Token ids, and whether tokens of a column had to be left out.
+
+    `places` has the first position and the number of kept tokens of each column that was given as ids.
+    """
 
     ids: list[int]
     truncated: bool
+    places: dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -33,8 +39,10 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Input:
-    """The place of a row's input."""
+class Column:
+    """The place of a column."""
+
+    name: str
 
 
 @dataclass(frozen=True)
@@ -44,14 +52,27 @@ class Virtual:
     count: int
 
 
-Segment = Words | Input | Virtual
+@dataclass(frozen=True)
+class Mask:
+    """The place of the word to be found."""
+
+
+@dataclass(frozen=True)
+class Ids:
+    """Tokens of a column."""
+
+    ids: Sequence[int]
+    name: str
+
+
+Segment = Words | Column | Virtual | Mask | Ids
 
 
 @dataclass(frozen=True)
 class Template:
     """A parsed template.
 
-    Raises GraftuneError: no or several `{input}`, an unknown slot, a count below 1, a stray brace.
+    Raises GraftuneError: no column, one twice, two masks, a count below 1, a stray brace.
     """
 
     text: str = "{input}"
@@ -59,12 +80,14 @@ class Template:
 
     def __post_init__(self) -> None:
         segments = _joined(_parse(self.text))
-        inputs = sum(isinstance(segment, Input) for segment in segments)
-        if inputs != 1:
+        names = [s.name for s in segments if isinstance(s, Column)]
+        masks = sum(isinstance(s, Mask) for s in segments)
+        twice = [f"{{{name}}}" for name in dict.fromkeys(names) if names.count(name) > 1] + ["{mask}"] * (masks > 1)
+        if not names or twice:
             raise GraftuneError(
-                f"the template has {inputs or 'no'} {{input}} slot{'s' if inputs > 1 else ''}",
+                f"the template has {twice[0]} more than once" if twice else "the template has no {input} slot",
                 received=repr(self.text),
-                expected="exactly one {input}",
+                expected="{input} or other columns, each once, and at most one {mask}",
                 do='write for example "{input}"; plain braces are written {{ and }}',
             )
         object.__setattr__(self, "segments", tuple(segments))
@@ -77,12 +100,39 @@ class Template:
     @property
     def virtual_tokens(self) -> int:
         """How many virtual tokens the template places."""
-        return _count(self.segments)
+        return sum(s.count for s in self.segments if isinstance(s, Virtual))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of its columns, from left to right."""
+        return tuple(s.name for s in self.segments if isinstance(s, Column))
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether it has a place for a word to be found."""
+        return Mask() in self.segments
+
+    def until_mask(self) -> Template:
+        """What stands before `{mask}`, for a model that writes from left to right: all it can see of the template.
+
+        Raises GraftuneError where a column or virtual tokens stand behind it.
+        """
+        if not self.has_mask:
+            return self
+        at = self.segments.index(Mask())
+        if any(isinstance(s, Column | Virtual) for s in self.segments[at + 1 :]):
+            raise GraftuneError(
+                "a model that writes from left to right cannot see what stands behind {mask}",
+                received=repr(self.text),
+                expected="columns and virtual tokens before {mask}",
+                do="move {mask} to the end, or take a masked language model as the base",
+            )
+        return Template(self.text[: re.search(r"(?<!\{)\{mask\}", self.text).start()].rstrip())  # type: ignore[union-attr]
 
     def encode(
         self,
         tokenizer: Any,
-        input: str,
+        values: Value | Mapping[str, Value],
         first_virtual_id: int,
         max_length: int | None = None,
         *,
@@ -90,35 +140,66 @@ class Template:
     ) -> Encoded:
         """The ids of the filled template, between the special tokens the tokenizer itself adds.
 
-        Virtual tokens are `first_virtual_id`, `+ 1`, ... from left to right. Text without a virtual
-        token inside is tokenised as one string. Where that exceeds `max_length`, tokens are left
-        out at the end of the input only. `suffix=False` drops the special tokens that follow the text.
+        `values` are the columns (one alone is `{input}`), as text or as ids. Virtual tokens are `first_virtual_id`,
+        `+ 1`, ... from left to right. Text without a virtual token inside is tokenised as one string. Where that
+        exceeds `max_length`, tokens are left out at the end of the longest column, never of words or virtual tokens.
+        `suffix=False` drops the special tokens that follow the text.
 
-        Raises GraftuneError when `max_length` leaves no token for the input.
+        Raises GraftuneError for a column that `values` lacks, for a `{mask}` that the tokenizer has no token for,
+        and when `max_length` leaves no token for a column.
         """
+        given = values if isinstance(values, Mapping) else {"input": values}
+        for name in self.columns:
+            if name not in given:
+                raise unknown("template column", name, {*given, *_SLOTS[1:]})
         opening, closing = special_tokens(tokenizer)
-        if not suffix:
-            closing = []
-        filled = [Words(input) if isinstance(segment, Input) else segment for segment in self.segments]
-        ids = opening + _ids(tokenizer, _joined(filled), first_virtual_id) + closing
-        if max_length is None or len(ids) <= max_length:
-            return Encoded(ids, False)
+        closing = closing if suffix else []
+        filled = _joined(_filled(segment, given, tokenizer) for segment in self.segments)
+        ids, places = _ids(tokenizer, filled, first_virtual_id, len(opening))
+        if max_length is None or len(opening) + len(ids) + len(closing) <= max_length:
+            return Encoded(opening + ids + closing, False, places)
 
-        # Too long: only separately tokenised input has tokens of its own that can be left out.
-        place = self.segments.index(Input())
-        left, right = self.segments[:place], self.segments[place + 1 :]
-        before = opening + _ids(tokenizer, left, first_virtual_id)
-        after = _ids(tokenizer, right, first_virtual_id + _count(left)) + closing
-        words = tokens(tokenizer, input)
-        room = max_length - len(before) - len(after)
-        if room < 1:
+        # Too long: only columns that are tokenised by themselves have tokens of their own that can be left out.
+        apart = [_apart(segment, given, tokenizer) for segment in self.segments]
+        fixed = _joined(segment for segment in apart if not isinstance(segment, Ids))
+        taken = len(opening) + len(_ids(tokenizer, fixed, first_virtual_id, 0)[0]) + len(closing)
+        room = max_length - taken
+        columns = [segment for segment in apart if isinstance(segment, Ids)]
+        if room < len(columns):
             raise GraftuneError(
                 "the template leaves no room for the input",
-                received=f"a limit of {max_length} tokens; {len(before) + len(after)} others stand in it",
+                received=f"a limit of {max_length} tokens; {taken} others stand in it",
                 expected="at least one token of the input within the limit",
                 do="raise the maximum length, or shorten the template",
             )
-        return Encoded(before + words[:room] + after, room < len(words))
+        sizes = dict(zip((c.name for c in columns), shared(room, [len(c.ids) for c in columns]), strict=True))
+        cut = [Ids(s.ids[: sizes[s.name]], s.name) if isinstance(s, Ids) else s for s in apart]
+        ids, places = _ids(tokenizer, _joined(cut), first_virtual_id, len(opening))
+        shorter = any(sizes[c.name] < len(c.ids) for c in columns)
+        return Encoded(opening + ids + closing, shorter, places)
+
+
+def composed(inner: str, outer: str) -> str:
+    """A method's template with a task's: the method's stands for `{input}` in the task's.
+
+    A method's template that itself says where columns and `{mask}` stand is taken alone; a task's that names only
+    other columns stands for `{input}` in the method's.
+    """
+    method, task = Template(inner), Template(outer)
+    if method.has_mask or method.columns != ("input",):
+        return inner
+    around, within = (outer, inner) if "input" in task.columns else (inner, outer)
+    return _PIECES.sub(lambda match: within if match["slot"] == "input" else match.group(), around)
+
+
+def shared(room: int, sizes: Sequence[int]) -> list[int]:
+    """How many tokens of each column are kept: of the longest the most are left out, until all fit."""
+    kept = list(sizes)
+    order = sorted(range(len(kept)), key=lambda i: kept[i])
+    for place, index in enumerate(order):
+        kept[index] = min(kept[index], room // (len(order) - place))
+        room -= kept[index]
+    return kept
 
 
 def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
@@ -157,8 +238,10 @@ def _parse(text: str) -> list[Segment]:
             )
         if slot is None:
             segments.append(Words(piece[0] if piece in ("{{", "}}") else piece))
-        elif slot == "input":
-            segments.append(Input())
+        elif slot == "mask":
+            segments.append(Mask())
+        elif re.fullmatch(r"\w[\w .-]*", slot) and slot.upper() != "P":
+            segments.append(Column(slot))
         else:
             segments.append(_virtual(slot))
     return segments
@@ -178,6 +261,30 @@ def _virtual(slot: str) -> Virtual:
     return Virtual(int(count))
 
 
+def _filled(segment: Segment, values: Mapping[str, Value], tokenizer: Any) -> Segment:
+    """A segment with its column's value; the hidden word becomes the tokenizer's own token for one."""
+    if isinstance(segment, Column):
+        value = values[segment.name]
+        return Words(value) if isinstance(value, str) else Ids(value, segment.name)
+    if isinstance(segment, Mask):
+        if getattr(tokenizer, "mask_token", None) is None:
+            raise GraftuneError(
+                "the tokenizer has no token for {mask}",
+                received=type(tokenizer).__name__,
+                expected="the tokenizer of a masked language model",
+                do="leave {mask} out, or choose an encoder as the base",
+            )
+        return Words(tokenizer.mask_token)  # as text, so that the space before it is treated as the tokenizer does
+    return segment
+
+
+def _apart(segment: Segment, values: Mapping[str, Value], tokenizer: Any) -> Segment:
+    """As `_filled`, with text of columns tokenised by itself."""
+    if isinstance(segment, Column) and isinstance(text := values[segment.name], str):
+        return Ids(tokens(tokenizer, text), segment.name)
+    return _filled(segment, values, tokenizer)
+
+
 def _joined(segments: Iterable[Segment]) -> list[Segment]:
     """The same segments with neighbouring words made one."""
     joined: list[Segment] = []
@@ -189,17 +296,19 @@ def _joined(segments: Iterable[Segment]) -> list[Segment]:
     return joined
 
 
-def _count(segments: Iterable[Segment]) -> int:
-    return sum(segment.count for segment in segments if isinstance(segment, Virtual))
-
-
-def _ids(tokenizer: Any, segments: Iterable[Segment], virtual: int) -> list[int]:
-    """The ids of words and virtual tokens; `virtual` is the id of the first virtual one."""
+def _ids(
+    tokenizer: Any, segments: Iterable[Segment], virtual: int, start: int
+) -> tuple[list[int], dict[str, tuple[int, int]]]:
+    """Ids of words, virtual tokens (the first is `virtual`) and columns; where columns stand, counted from `start`."""
     ids: list[int] = []
+    places: dict[str, tuple[int, int]] = {}
     for segment in segments:
         if isinstance(segment, Words):
             ids += tokens(tokenizer, segment.text)
+        elif isinstance(segment, Ids):
+            places[segment.name] = start + len(ids), len(segment.ids)
+            ids += segment.ids
         elif isinstance(segment, Virtual):
             ids += range(virtual, virtual + segment.count)
             virtual += segment.count
-    return ids
+    return ids, places

@@ -14,7 +14,7 @@ from torch import Tensor
 from graftune.errors import GraftuneError
 from graftune.model.adapted import AdaptedModel
 from graftune.tasks.losses import mean_over
-from graftune.tasks.task import Features, Task, evaluating, pad_id
+from graftune.tasks.task import Features, Task, evaluating
 from graftune.training import distributed, state
 from graftune.training.batching import Batches
 from graftune.training.budget import Budget
@@ -61,7 +61,7 @@ def fit(
     checkpoint every ``checkpoint_every`` steps and on Ctrl-C; ``resume`` goes on from the last good one.
     Raises GraftuneError when the loss or its gradient is no longer a number.
     """
-    step = Step(model, name, task, _padding(model, tokenizer), budget)
+    step = Step(model, name, task, task.padding(model, tokenizer), budget)
     batches = Batches(len(features), budget.batch_size, budget.seed)
     progress, best = Progress(), dict[str, Tensor]()
     if resume and folder is not None:
@@ -106,12 +106,6 @@ def fit(
         state.restore(step.adapter, best)
     model.eval()
     return progress
-
-
-def _padding(model: AdaptedModel, tokenizer: object) -> int:
-    """The id that the base itself knows as padding, else the tokenizer's."""
-    known = model.config.get_text_config().pad_token_id
-    return pad_id(tokenizer) if known is None else int(known)
 
 
 @contextmanager

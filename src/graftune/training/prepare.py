@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from graftune import data
-from graftune.bases.loading import load_base, load_tokenizer
+from graftune.bases.loading import load_base, load_processor
 from graftune.errors import GraftuneError
 from graftune.methods.method import Method
 from graftune.tasks import registry
-from graftune.tasks.data import Row, Table, fingerprint, grouped, read
+from graftune.tasks.data import Row, Table, described, grouped, read
 from graftune.tasks.task import Task
-from graftune.tasks.template import Template
+from graftune.tasks.template import Template, composed
 from graftune.training.recipe import Recipe
 
 
@@ -30,7 +30,7 @@ class Tables:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A base with its tokenizer, a task that knows its labels, and the rows."""
+    """A base with its tokenizer (or image processor), a task that knows its labels, and the rows."""
 
     base: PreTrainedModel
     tokenizer: Any
@@ -52,14 +52,31 @@ def read_tables(recipe: Recipe) -> Tables:
             expected="both --train and --eval, or neither (then the embedded data is used)",
             do="give the missing one",
         )
-    train = read(recipe.train or data.path("train", recipe.task), recipe.input, recipe.target)
-    return Tables(_sample(train, recipe.train_rows, recipe.seed), read_eval(recipe))
+    task = registry.make(recipe.task, **recipe.section(recipe.task))
+    train = _read(recipe, task, recipe.train or data.path("train", recipe.task))
+    train = _sample(train, recipe.train_rows, recipe.seed)
+    task.prepare(train.rows)
+    return Tables(_checked(train, task, recipe), read_eval(recipe, task))
 
 
-def read_eval(recipe: Recipe) -> Table:
-    """The evaluation data of a recipe. Raises GraftuneError for bad data."""
-    table = read(recipe.eval or data.path("dev", recipe.task), recipe.input, recipe.target)
-    return _sample_inputs(table, recipe.eval_rows)
+def _checked(table: Table, task: Task, recipe: Recipe) -> Table:
+    """The rows that the task can use. Raises GraftuneError where more than `bad_rows` of them cannot be."""
+    return table.without(task.problems(table.rows), recipe.bad_rows, task.good_row)
+
+
+def _read(recipe: Recipe, task: Task, source: Any) -> Table:
+    return read(source, recipe.input, recipe.target, task.columns, recipe.bad_rows)
+
+
+def read_eval(recipe: Recipe, task: Task, *, learn: bool = False) -> Table:
+    """The evaluation data of a recipe, as far as the task can use it. Raises GraftuneError for bad data.
+
+    With `learn` the task learns from it, where there is no training data, what it has to know.
+    """
+    table = _sample_inputs(_read(recipe, task, recipe.eval or data.path("dev", recipe.task)), recipe.eval_rows)
+    if learn:
+        task.prepare(table.rows)
+    return _checked(table, task, recipe)
 
 
 def announce(tables: Tables, recipe: Recipe, say: Callable[[str], None]) -> None:
@@ -72,16 +89,19 @@ def announce(tables: Tables, recipe: Recipe, say: Callable[[str], None]) -> None
 
 
 def announce_guess(table: Table, say: Callable[[str], None]) -> None:
-    """Say aloud which columns were guessed."""
+    """Say aloud which columns were guessed, and which lines were left out."""
     if table.guessed:
         say(f"{table.source}: {table.input!r} -> {table.target!r} (guessed; name them with --input and --target)")
+    if table.left_out:
+        count = f"{len(table.left_out)} bad line{'s' * (len(table.left_out) > 1)} left out"
+        say("\n  ".join([f"{table.source}: {count}", *described(table.left_out)]))
 
 
 def _sample(table: Table, count: int | None, seed: int) -> Table:
     """Some rows, drawn by a seed, so that less data is still a fair picture of it."""
     if count is None or count >= len(table.rows):
         return table
-    return _with_rows(table, random.Random(f"rows-{seed}").sample(table.rows, count))
+    return table.keep(random.Random(f"rows-{seed}").sample(table.rows, count))
 
 
 def _sample_inputs(table: Table, count: int | None) -> Table:
@@ -90,19 +110,14 @@ def _sample_inputs(table: Table, count: int | None) -> Table:
     if count is None or count >= len(inputs):
         return table
     chosen = set(random.Random("eval-rows").sample(inputs, count))
-    return _with_rows(table, [row for row in table.rows if row.input in chosen])
-
-
-def _with_rows(table: Table, rows: list[Row]) -> Table:
-    return replace(table, rows=rows, fingerprint=fingerprint(rows))
+    return table.keep([row for row in table.rows if row.input in chosen])
 
 
 def task_of(recipe: Recipe, method: Method) -> Task:
     """The recipe's task; methods without training answer in words, since they have no head to train."""
-    options = recipe.section(recipe.task)
     if not method.trainable and recipe.task == "classify":
-        options = {**options, "verbalize": True}
-    return registry.make(recipe.task, **options)
+        return registry.make("cloze", **{"words": "first", **recipe.section("cloze")})
+    return registry.make(recipe.task, **recipe.section(recipe.task))
 
 
 def prepare(
@@ -114,7 +129,6 @@ def prepare(
 ) -> Prepared:
     """Check the data against the task, then load tokenizer and base, if they are not given."""
     task.prepare(tables.train.rows)
-    task.check(tables.eval.rows)
     if base is not None:
         if tokenizer is None:
             raise GraftuneError(
@@ -123,15 +137,17 @@ def prepare(
                 expected="the tokenizer that belongs to it",
                 do="pass tokenizer=…, or the name of the base",
             )
-        return Prepared(base, tokenizer, task, tables)
-    tokenizer = load_tokenizer(recipe.base)
-    base = load_base(recipe.base, task, tokenizer, recipe.precision, recipe.seed, recipe.quantize)
-    return Prepared(base, tokenizer, task, tables)
+    else:
+        tokenizer = load_processor(recipe.base, task)
+        base = load_base(recipe.base, task, tokenizer, recipe.precision, recipe.seed, recipe.quantize)
+    task.bind(base.config, tokenizer)
+    # Once more, since some problems show only with the base's tokenizer.
+    return Prepared(base, tokenizer, task, Tables(*(_checked(t, task, recipe) for t in (tables.train, tables.eval))))
 
 
 def template_of(method: Method, task: Task, rows: list[Row], seed: int) -> Template:
-    """The method's template, with its solved examples in front."""
-    text = method.template.replace("{instruction}", Template.literal(task.instruction))
+    """The method's template in the task's, with its solved examples in front."""
+    text = composed(method.template.replace("{instruction}", Template.literal(task.instruction)), task.template)
     if method.shots:
         if method.shots > len(rows):
             raise GraftuneError(

@@ -35,6 +35,7 @@ class Recipe(BaseModel):
     target: str | None = None
     train_rows: int | None = Field(None, ge=1)
     eval_rows: int | None = Field(None, ge=1)
+    bad_rows: float = Field(0.01, ge=0, lt=1)
     batch_size: int = Field(16, ge=1)
     max_steps: int | None = Field(None, ge=1)
     epochs: float | None = Field(None, gt=0)

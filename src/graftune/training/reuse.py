@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from graftune import checkpoint
-from graftune.bases.loading import load_base, load_tokenizer
+from graftune.bases.loading import load_base, load_processor
 from graftune.checkpoint import native
 from graftune.errors import GraftuneError
 from graftune.model.adapted import AdaptedModel
@@ -32,8 +33,6 @@ class Ready:
 
     def evaluate(self, table: Table, batch_size: int, progress: Progress | None = None) -> Evaluation:
         """Metrics and predictions on a table of rows, whose labels are all that the plain base knows."""
-        if self.adapter is None:
-            self.task.prepare(table.rows)
         self.task.check(table.rows)
         return self.task.evaluate(
             self.model,
@@ -46,14 +45,13 @@ class Ready:
             progress=progress,
         )
 
-    def answer(self, texts: list[str], batch_size: int) -> list[str]:
-        """The model's answer to each input: generated text, or the label."""
-        fill = getattr(self.task, "labels", None)
-        rows = [Row(text, fill[0] if fill else "-", line) for line, text in enumerate(texts, 1)]
+    def answer(self, asked: Sequence[Row], batch_size: int) -> list[str]:
+        """The model's answer to the input of each row: generated text, a label, tags …"""
+        rows = [replace(row, target=self.task.blank(row.input), line=i) for i, row in enumerate(asked, 1)]
         table = Table(rows, "input", "target", False, "inputs", "")
         answers = {p["line"]: str(p["prediction"]) for p in self.evaluate(table, batch_size).predictions}
-        by_text = {row.input: answers[row.line] for row in rows if row.line in answers}
-        return [by_text[text] for text in texts]
+        by_input = {row.input: answers[row.line] for row in rows if row.line in answers}
+        return [by_input[row.input] for row in rows]
 
 
 def ready(
@@ -93,20 +91,21 @@ def ready(
     task = task or (known["task"] if known else "generate")
     own = (options or {}).get(task, {})
     if adapter is None and task == "classify":  # the plain base has no trained head, but words
-        own = {"verbalize": True, **own}
+        task, own = "cloze", {"words": "first", **(options or {}).get("cloze", {})}
     if known is not None and task == known["task"]:
         chosen = registry.from_state({**known, "options": {**known["options"], **own}})
     else:
         chosen = registry.make(task, **own)
-    tokenizer = load_tokenizer(base)
+    tokenizer = load_processor(base, chosen)
     precision = precision or use.get("precision", "auto")
     model = AdaptedModel(load_base(base, chosen, tokenizer, precision, quantize=use.get("quantize")), tokenizer)
     if adapter is not None:
         loaded = checkpoint.load(model, NAME, Path(adapter))
         text = use.get("template") or loaded.method.template
     else:
-        text = "{input}"
+        text = chosen.template
     model.eval()
+    chosen.bind(model.config, tokenizer)
     positions = model.positions
     return Ready(
         model,

@@ -70,7 +70,8 @@ def encode(
     virtual = first_virtual_id(model)
 
     def features(rows: list[Any]) -> list[Features]:
-        return [prepared.task.encode(row, prepared.tokenizer, template, virtual, limit) for row in rows]
+        parts = [prepared.task.parts(row, prepared.tokenizer, template, virtual, limit) for row in rows]
+        return [part for own in parts for part in own]
 
     if not method.trainable:
         return [], []
@@ -99,8 +100,8 @@ def train_adapter(
     heads = prepared.task.head_names(prepared.base) if method.trainable else ()
     model.add(name, method, heads=heads, labels=labels, seed=recipe.seed)
     try:
-        budget = budget_of(recipe, method, len(prepared.tables.train.rows), model)
         features, held = encode(prepared, recipe, method, model)
+        budget = budget_of(recipe, method, len(features), model)
         count = model.count(name)
         progress = Progress()
         check_rates(model.adapter(name), budget)
@@ -211,8 +212,6 @@ def train(
     tables = read_tables(recipe)
     announce(tables, recipe, say)
     task = task_of(recipe, method)
-    task.prepare(tables.train.rows)
-    task.check(tables.eval.rows)
     out = Path(out)
     resolved = recipes.dump(recipes.with_methods(recipe, [method], method=method.preset))
     check_folder(out, resolved, resume)
@@ -290,7 +289,12 @@ def _write_record(out: Path, trained: Trained, prepared: Prepared, evaluation: E
             "tokens": trained.progress.tokens,
             "base_fingerprint": fingerprint.of_base(prepared.base),
             "data": {
-                kind: {"source": t.source, "rows": len(t.rows), "fingerprint": t.fingerprint}
+                kind: {
+                    "source": t.source,
+                    "rows": len(t.rows),
+                    "left_out": len(t.left_out),
+                    "fingerprint": t.fingerprint,
+                }
                 for kind, t in (("train", prepared.tables.train), ("eval", prepared.tables.eval))
             },
             "versions": versions(),

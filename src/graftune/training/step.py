@@ -76,10 +76,10 @@ class Step:
                 with nullcontext() if self.trunk is None else self.trunk.standing_in(part.rows, part.batch):
                     total += weight * self._loss(to_device(part.batch, self.model), weight)
         distributed.sum_gradients(self.parameters, total)
-        return total.item(), sum(len(f.ids) for f in features)
+        return total.item(), sum(f.length for f in features)
 
     def _width(self, row: Features) -> int:
-        return padded(len(row.ids), self.model.positions)
+        return padded(row.length, self.model.positions)
 
     def _cut(self, rows: Sequence[Features]) -> list[_Part]:
         """Micro-batches of the rows of one process; those without any target are left out."""

@@ -46,8 +46,11 @@ class TrunkCache:
 
     @classmethod
     def of(cls, model: AdaptedModel, name: str, task: Task, pad: int, memory: float, disk: float) -> TrunkCache | None:
-        """The cache for training one adapter; None where it trains the lowest layer, or something below."""
-        depth = lowest(model, name)
+        """The cache for training one adapter; None where it trains the lowest layer, or something below.
+
+        None as well where inputs are no tokens, by which rows are known here.
+        """
+        depth = lowest(model, name) if task.processor == "AutoTokenizer" else 0
         return cls(Trunk(model, depth), task, pad, memory, disk) if depth else None
 
     def fill(self, features: Sequence[Features]) -> None:

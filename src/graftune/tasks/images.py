@@ -1,0 +1,66 @@
+"""Images: from a file or bytes to what a base's image processor gives it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from graftune.tasks.task import Features
+
+
+@dataclass(frozen=True)
+class Picture(Features):
+    """An encoded image: `pixels` (channels, height, width), and how many patches the base cuts it into."""
+
+    pixels: Tensor = field(default_factory=lambda: torch.empty(0))
+    patches: int = 1
+
+    @property
+    def length(self) -> int:
+        return self.patches
+
+
+def opened(image: Path | bytes) -> Image.Image:
+    """The image in colour, or in grey as it is where it has one channel."""
+    with Image.open(image if isinstance(image, Path) else io.BytesIO(image)) as picture:
+        return picture.copy() if picture.mode == "L" else picture.convert("RGB")
+
+
+def fitting(image: Path | bytes, config: Any) -> Image.Image:
+    """The image with as many channels as the base reads."""
+    picture = opened(image)
+    channels = getattr(config, "num_channels", 3)
+    return picture.convert("L" if channels == 1 else "RGB")
+
+
+def patches(pixels: Tensor, config: Any) -> int:
+    """About how many positions an image (channels, height, width) takes."""
+    size = getattr(config, "patch_size", None) or 32
+    height, width = (size, size) if isinstance(size, int) else size
+    return max(1, pixels.shape[1] // height) * max(1, pixels.shape[2] // width)
+
+
+def stacked(pictures: Sequence[Features]) -> dict[str, Tensor]:
+    """`pixel_values` float32 (rows, channels, height, width), zeros behind smaller images; `pixel_mask` says where."""
+    pixels = [picture.pixels for picture in pictures if isinstance(picture, Picture)]
+    if len({image.shape for image in pixels}) == 1:
+        return {"pixel_values": torch.stack(pixels)}
+    height, width = (max(image.shape[side] for image in pixels) for side in (1, 2))
+    values = pixels[0].new_zeros(len(pixels), pixels[0].shape[0], height, width)
+    mask = torch.zeros(len(pixels), height, width, dtype=torch.long)
+    for row, image in enumerate(pixels):
+        values[row, :, : image.shape[1], : image.shape[2]] = image
+        mask[row, : image.shape[1], : image.shape[2]] = 1
+    return {"pixel_values": values, "pixel_mask": mask}
+
+
+def shown(image: Path | bytes) -> str:
+    """How a report names an image."""
+    return image.name if isinstance(image, Path) else f"an image of {len(image):,} bytes"

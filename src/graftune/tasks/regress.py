@@ -1,0 +1,131 @@
+"""Regression: the target is a number, such as a rating or a similarity."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from graftune.model.adapted import AdaptedModel
+from graftune.tasks import cells, labels, metrics
+from graftune.tasks.batches import inputs
+from graftune.tasks.columns import INPUTS, Columns
+from graftune.tasks.data import Row
+from graftune.tasks.task import (
+    Evaluation,
+    Features,
+    Progress,
+    Task,
+    answered,
+    first_virtual_id,
+    fit,
+    need_rows,
+    pad_id,
+    truncation,
+)
+from graftune.tasks.template import Template
+
+
+@dataclass
+class Regress(Task):
+    """The head's one output, times the spread of the training targets, plus their mean: y = mean + spread · f(x).
+
+    The loss is the mean of (f(x) - (y - mean) / spread)². `pattern` may name several columns.
+    """
+
+    pattern: str = "{input}"
+
+    mean: float = field(default=0.0, init=False)
+    spread: float = field(default=1.0, init=False)
+
+    name: ClassVar[str] = "regress"
+    metric: ClassVar[str] = "pearson"
+    learned: ClassVar[tuple[str, ...]] = ("mean", "spread")
+    columns: ClassVar[Columns] = Columns(
+        INPUTS, ("score", "target", "label", "rating", "value", "similarity"), target=cells.number
+    )
+
+    def auto_class(self, config: Any) -> str:
+        return "AutoModelForSequenceClassification"
+
+    def head_names(self, base: Any) -> tuple[str, ...]:
+        """Raises GraftuneError for a base that has a language model's head, or none."""
+        return labels.heads(base, self.auto_class(base.config))
+
+    def prepare(self, rows: Sequence[Row]) -> None:
+        """Mean and spread of the targets."""
+        targets = [row.target for row in rows]
+        self.mean = statistics.fmean(targets)
+        self.spread = statistics.pstdev(targets) or 1.0
+
+    def blank(self, input: Any) -> Any:
+        return self.mean
+
+    def model_arguments(self, processor: Any = None) -> dict[str, Any]:
+        """One output, and the padding token, by which a decoder's head finds the last token of a row."""
+        arguments: dict[str, Any] = {"num_labels": 1, "problem_type": "regression"}
+        return arguments if processor is None else arguments | {"pad_token_id": pad_id(processor)}
+
+    def encode(
+        self,
+        row: Row,
+        tokenizer: Any,
+        template: Template,
+        first_virtual_id: int,
+        max_length: int | None = None,
+    ) -> Features:
+        """ids = the filled template; the label is the standardised target."""
+        prompt = fit(template, row, tokenizer, first_virtual_id, max_length)
+        return Features(prompt.ids, (row.target - self.mean) / self.spread, prompt.truncated)
+
+    def collate(self, features: Sequence[Features], pad_id: int, width: int = 0) -> dict[str, Tensor]:
+        """`input_ids` and `attention_mask`, int64 (rows, longest or `width`), and `labels`, float32 (rows,)."""
+        batch = inputs([item.ids for item in features], pad_id, width=width)
+        batch["labels"] = torch.tensor([item.labels for item in features], dtype=torch.float32)
+        return batch
+
+    def targets(self, batch: dict[str, Any]) -> int:
+        """As many as rows."""
+        return len(batch["labels"])
+
+    def loss(self, outputs: Any, batch: dict[str, Tensor], smoothing: float = 0.0) -> Tensor:
+        """The mean squared error of standardised targets; `smoothing` has no meaning here."""
+        found = outputs.logits.float()[:, 0]
+        return (found - batch["labels"].to(found.device)).square().mean()
+
+    def evaluate(
+        self,
+        model: AdaptedModel,
+        tokenizer: Any,
+        rows: Sequence[Row],
+        adapter: str | None,
+        template: Template,
+        *,
+        batch_size: int = 16,
+        max_length: int | None = None,
+        progress: Progress | None = None,
+    ) -> Evaluation:
+        """Pearson's and Spearman's correlation, mean absolute and root mean squared error, and the mean loss."""
+        need_rows(rows)
+        virtual = first_virtual_id(model)
+        features = [self.encode(row, tokenizer, template, virtual, max_length) for row in rows]
+
+        def read(outputs: Any, batch: dict[str, Any]) -> list[float]:
+            return outputs.logits.float()[:, 0].tolist()
+
+        padding = self.padding(model, tokenizer)
+        found = answered(self, model, adapter, features, padding, batch_size, read, progress=progress)
+        values = [self.mean + self.spread * value for value in found]
+        loss = math.fsum((a - item.labels) ** 2 for a, item in zip(found, features, strict=True)) / len(rows)
+        predictions = [
+            {"line": row.line, "input": str(row.input), "target": row.target, "prediction": value}
+            for row, value in zip(rows, values, strict=True)
+        ]
+        scores = metrics.regression(values, [row.target for row in rows]) | {"loss": loss}
+        cut = sum(item.truncated for item in features)
+        return Evaluation(scores, predictions, {"truncated": truncation(cut, len(rows))})

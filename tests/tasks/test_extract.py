@@ -1,0 +1,85 @@
+"""Extraction: windows see the whole text, positions name the answer, the best span is the best of all."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import BertForQuestionAnswering
+
+from families import bert_config
+from graftune.errors import GraftuneError
+from graftune.tasks import Extract, Row, Template
+from graftune.tasks.extract import _best
+
+from .conftest import Plain, byte_level
+
+TOKENIZER = byte_level(("[CLS]", "[SEP]"))
+TEXT = "the boat left at noon and came back at nine"
+FIRST = 1000
+
+
+def row(question: str = "when?", answer: str = "noon", text: str = TEXT, line: int = 1) -> Row:
+    return Row(question, (answer,), line, columns={"context": text, "question": question})
+
+
+@given(st.integers(20, 60), st.integers(1, 6), st.sampled_from(["boat", "noon", "nine", "back at nine"]))
+def test_windows_see_all_of_the_text_and_name_the_answer(limit, stride, answer):
+    task = Extract(stride=stride)
+    template = Template("{P:2}{input} {context}")
+    windows = task.parts(row(answer=answer), TOKENIZER, template, FIRST, limit)
+    seen = set()
+    for window in windows:
+        assert len(window.ids) <= limit
+        seen |= {place for span in window.offsets for place in range(*span)}
+        start, end = window.labels
+        if (start, end) != (0, 0):
+            first, last = window.offsets[start - window.start], window.offsets[end - window.start]
+            assert TEXT[first[0] : last[1]].strip() == answer
+    assert seen == set(range(len(TEXT)))
+    for before, after in pairwise(windows):
+        assert len(set(before.offsets) & set(after.offsets)) == stride
+    if len(windows) == 1:
+        assert windows[0].labels != (0, 0)
+
+
+@given(st.integers(1, 8), st.integers(1, 8), st.integers(0, 2**31))
+def test_the_best_span_is_the_best_of_all(size, longest, seed):
+    generator = torch.Generator().manual_seed(seed)
+    start, end = torch.randn(2, size, generator=generator)
+    sums = {(i, j): float(start[i] + end[j]) for i in range(size) for j in range(i, min(size, i + longest))}
+    value, first, last = _best(start, end, longest)
+    assert sums[first, last] == pytest.approx(max(sums.values()))
+    assert value == pytest.approx(max(sums.values()))
+
+
+def test_evaluation_reads_the_answer_off_the_best_window():
+    config = bert_config()
+    config.vocab_size = len(TOKENIZER)
+    torch.manual_seed(0)
+    model = BertForQuestionAnswering(config).eval()
+    task = Extract(stride=2)
+    rows = [row(), row(answer="nine", line=2), row(answer="boat", text="a boat", line=3)]
+    result = task.evaluate(Plain(model), TOKENIZER, rows, None, Template(task.pattern), max_length=30, batch_size=2)
+    alone = [
+        task.evaluate(Plain(model), TOKENIZER, [r], None, Template(task.pattern), max_length=30).predictions[0]
+        for r in rows
+    ]
+    assert result.predictions == alone
+    assert all(p["prediction"] in r.columns["context"] for p, r in zip(alone, rows, strict=True))
+    assert "2 of 3 texts read in more than one window" in result.notes["windows"]
+    assert set(result.metrics) == {"f1", "em", "loss"}
+
+
+def test_bad_rows_and_options():
+    task = Extract()
+    assert task.problems([row(answer="never", line=4), row()]) == {4: "'context' does not hold the answer 'never'"}
+    with pytest.raises(GraftuneError, match="unknown column 'context'"):
+        task.problems([Row("a", ("b",), 1, columns={"contxt": "b"})])
+    with pytest.raises(GraftuneError, match="line 1: the question leaves no room for windows"):
+        task.parts(row(), TOKENIZER, Template(task.pattern), FIRST, 12)
+    with pytest.raises(GraftuneError, match="stride is too small"):
+        Extract(stride=0)

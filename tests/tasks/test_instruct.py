@@ -1,0 +1,74 @@
+"""Instructions: the chat template's own text, the loss on answers alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from graftune.errors import GraftuneError
+from graftune.tasks import Instruct, Row, Template
+from graftune.tasks.template import tokens
+
+from .conftest import byte_level
+
+CHAT = (
+    "{% for m in messages %}<s>{{ m['role'] }}\n{{ m['content'] }}</s>\n{% endfor %}"
+    "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
+)
+FIRST = 1000
+TALK = (("user", "good?"), ("assistant", "bad"), ("user", "he?"))
+
+
+def chatty(wrap=None):
+    tokenizer = byte_level(wrap)
+    tokenizer.chat_template = CHAT
+    return tokenizer
+
+
+def rendered(tokenizer, messages, ask):
+    named = [{"role": role, "content": text} for role, text in messages]
+    return tokenizer.apply_chat_template(named, tokenize=False, add_generation_prompt=ask)
+
+
+@pytest.mark.parametrize("wrap", [None, ("<s>", "")])
+def test_ids_are_those_of_the_chat_template_and_labels_those_of_the_answer(wrap):
+    tokenizer = chatty(wrap)
+    features = Instruct(system="be good").encode(Row(TALK, "he he", 1), tokenizer, Template(), FIRST)
+    messages = (("system", "be good"), *TALK)
+    prompt = tokens(tokenizer, rendered(tokenizer, messages, True))  # begins with <s>, which is not doubled
+    answer = tokens(tokenizer, "he he</s>")
+    assert features.ids == prompt + answer
+    assert features.labels == [-100] * len(prompt) + answer
+
+
+def test_a_tokenizer_without_a_template_gets_headings():
+    tokenizer = byte_level()
+    features = Instruct().encode(Row((("user", "hi"),), "he", 1), tokenizer, Template(), FIRST)
+    text = "### User:\nhi\n\n### Assistant:\n"
+    assert features.ids == tokens(tokenizer, text) + tokens(tokenizer, "he") + [tokenizer.eos_token_id]
+
+
+def test_a_methods_template_stands_around_the_last_question():
+    tokenizer = chatty()
+    features = Instruct().encode(Row(TALK, "x", 1), tokenizer, Template("{P:2}{input}{P:1}"), FIRST)
+    place = features.ids.index(FIRST)
+    assert features.ids[place : place + 2] == [FIRST, FIRST + 1]
+    assert features.ids[place + 2 : features.ids.index(FIRST + 2)] == tokens(tokenizer, "he?")
+
+
+def test_what_is_too_long_loses_its_oldest_messages_first():
+    tokenizer = chatty()
+    short = Instruct().encode(Row(TALK[2:], "x", 1), tokenizer, Template(), FIRST)
+    cut = Instruct().encode(Row(TALK, "x", 1), tokenizer, Template(), FIRST, len(short.ids))
+    assert (cut.ids, cut.truncated) == (short.ids, True)
+    less = Instruct().encode(Row(TALK, "x", 1), tokenizer, Template(), FIRST, len(short.ids) - 1)
+    assert len(less.ids) == len(short.ids) - 1
+    assert less.ids[-2:] == short.ids[-2:]
+    with pytest.raises(GraftuneError, match="line 1: the sequence is too long"):
+        Instruct().encode(Row(TALK, "x", 1), tokenizer, Template(), FIRST, 12)
+
+
+def test_a_context_column_follows_the_instruction():
+    row = Row((("user", "sum"),), "x", 1, columns={"input": "1 2"})
+    task = Instruct(context="input")
+    assert task.shown(row) == "sum\n\n1 2"
+    assert task.shown(Row((("user", "sum"),), "x", 1, columns={"input": ""})) == "sum"

@@ -1,0 +1,114 @@
+"""Tagging: each word's first piece carries its tag; entities are scored as a hand count says."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import BertForTokenClassification
+
+from families import bert_config
+from graftune.errors import GraftuneError
+from graftune.tasks import Row, Tag, Template, from_state, metrics
+
+from .conftest import Plain, byte_level
+
+TOKENIZER = byte_level(("[CLS]", "[SEP]"))
+ROWS = [
+    Row(("the", "sea", "is", "he"), ("O", "B-X", "O", "B-Y"), 1),
+    Row(("good", "he"), ("B-X", "I-X"), 2),
+    Row(("bad",), ("O",), 3),
+]
+FIRST = 1000
+
+
+def prepared() -> Tag:
+    task = Tag()
+    task.prepare(ROWS)
+    return task
+
+
+def base() -> BertForTokenClassification:
+    config = bert_config()
+    config.vocab_size, config.num_labels = len(TOKENIZER), len(prepared().labels)
+    torch.manual_seed(0)
+    return BertForTokenClassification(config).eval()
+
+
+words = st.lists(st.text("abgeh.", min_size=1, max_size=5), min_size=1, max_size=6)
+
+
+@given(words, st.sampled_from(["{input}", "{P:2}{input}{P:1}", "tag: {input}"]))
+def test_the_first_piece_of_each_word_carries_its_tag(words, template):
+    task = prepared()
+    tags = tuple(task.labels[i % len(task.labels)] for i in range(len(words)))
+    features = task.encode(Row(tuple(words), tags, 1), TOKENIZER, Template(template), FIRST)
+    assert len(features.ids) == len(features.labels)
+    pieces = [TOKENIZER([word], is_split_into_words=True, add_special_tokens=False).input_ids for word in words]
+    start = len(features.ids) - sum(map(len, pieces)) - 1 - template.count("{P:1}")
+    for own, tag in zip(pieces, tags, strict=True):
+        assert features.ids[start : start + len(own)] == own
+        assert features.labels[start : start + len(own)] == [task.labels.index(tag)] + [-100] * (len(own) - 1)
+        start += len(own)
+    assert sum(label != -100 for label in features.labels) == len(words)
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_evaluation_equals_one_row_at_a_time_in_float64(batch_size):
+    task, model = prepared(), base()
+    result = task.evaluate(Plain(model), TOKENIZER, ROWS, None, Template(), batch_size=batch_size)
+    losses, guesses = [], []
+    for row in ROWS:
+        ids = TOKENIZER(list(row.input), is_split_into_words=True)
+        scores = model(torch.tensor([ids.input_ids])).logits[0].double().log_softmax(-1)
+        firsts = [ids.word_ids().index(i) for i in range(len(row.input))]
+        losses += [-scores[at, task.labels.index(tag)].item() for at, tag in zip(firsts, row.target, strict=True)]
+        guesses.append([task.labels[i] for i in scores[firsts].argmax(-1).tolist()])
+    assert result.metrics["loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+    assert [p["prediction"] for p in result.predictions] == [" ".join(guess) for guess in guesses]
+
+
+def test_entities_are_counted_as_conlleval_does():
+    truth = [["B-X", "I-X", "O", "B-Y"], ["O", "B-X"]]
+    guess = [["B-X", "O", "O", "B-Y"], ["B-X", "B-X"]]  # found: X(short), Y, X, X; right: Y and the last X
+    scores, notes = metrics.tags(guess, truth)
+    assert scores["precision"] == pytest.approx(2 / 4)
+    assert scores["recall"] == pytest.approx(2 / 3)
+    assert scores["f1"] == pytest.approx(2 * 0.5 * (2 / 3) / (0.5 + 2 / 3))
+    assert scores["accuracy"] == pytest.approx(4 / 6)
+    assert "seqeval" in notes["f1"]
+    scores, notes = metrics.tags([["N", "V"]], [["N", "N"]])
+    assert scores["accuracy"] == 0.5
+    assert "no entities" in notes["f1"]
+
+
+def test_words_beyond_the_limit_are_predicted_as_outside():
+    task = prepared()
+    result = task.evaluate(Plain(base()), TOKENIZER, ROWS, None, Template(), max_length=6)
+    assert result.predictions[0]["prediction"].split()[-1] == "O"
+    assert len(result.predictions[0]["prediction"].split()) == 4
+    assert result.notes["truncated"].startswith("1 of 3") or result.notes["truncated"].startswith("2 of 3")
+
+
+def test_loss_is_the_mean_over_words():
+    task = prepared()
+    logits = torch.randn(1, 4, 4)
+    labels = torch.tensor([[-100, 2, -100, 1]])
+    expected = -logits.double().log_softmax(-1)[0, [1, 3], [2, 1]].mean()
+    assert task.loss(SimpleNamespace(logits=logits), {"labels": labels}).item() == pytest.approx(expected.item())
+
+
+def test_state_and_bad_rows():
+    task = prepared()
+    assert from_state(task.state()) == task
+    wrong = task.problems([*ROWS, Row(("a", "b"), ("O",), 7), Row(("a",), ("B-Z",), 9)])
+    assert wrong[7] == "2 words and 1 tags"
+    assert wrong[9].startswith("unknown label 'B-Z'")
+    assert set(wrong) == {7, 9}
+    with pytest.raises(GraftuneError, match="line 7: 2 words and 1 tags"):
+        task.check([Row(("a", "b"), ("O",), 7)])
+    with pytest.raises(GraftuneError, match="a fast tokenizer"):
+        task.encode(ROWS[0], SimpleNamespace(is_fast=False), Template(), FIRST)
