@@ -1,4 +1,8 @@
-"""Prompt tuning: input = [P; E(x)], P trained. Lester et al. 2021, arXiv:2104.08691, section 2."""
+"""Prompt tuning: input = [P; E(x)], P trained. Lester et al. 2021, arXiv:2104.08691, section 2.
+
+On images the rows join the patches: X ← [x_0; P; x_1; …] at the input of the first layer or of every one, with x_0 the
+class token and x_1, … patches with their positions. Jia et al. 2022, arXiv:2203.12119, section 3.2.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import torch
 
 from graftune.errors import GraftuneError
 from graftune.methods.method import Build, Method
-from graftune.parts import TokenRows
+from graftune.parts import HiddenRows, TokenRows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,12 +29,17 @@ class PromptTuning(Method):
 
     ``init`` (section 3.2.2): "random" uniform in [-0.5, 0.5]; "vocabulary" embeddings of tokens drawn without
     replacement from the 5,000 most common; "text" the embeddings of ``text``, repeated or cut to ``length``;
-    "labels" one row per class label (mean of its tokens), the remaining rows from the vocabulary.
+    "labels" one row per class label (mean of its tokens), the remaining rows from the vocabulary. Images have no
+    vocabulary, so that their default is uniform in [-v, v], v = √(6/(3·p² + d)) for patches of p × p in three
+    colours: Xavier's bound for the map from a patch to its row.
+
+    ``deep``, for images, gives every layer rows of its own: length·L·d parameters.
     """
 
     length: int = 20
     init: str = "vocabulary"
     text: str | None = None
+    deep: bool = False
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"prompt": {}}
     learning_rate: ClassVar[float] = 5e-2
@@ -48,8 +57,34 @@ class PromptTuning(Method):
             )
 
     def build(self, context: Context) -> Build:
+        if not context.has_tokens:
+            return self._among_patches(context)
+        if self.deep:
+            raise GraftuneError(
+                "PromptTuning: deep prompts are for images",
+                received="deep=True on a base that reads tokens",
+                expected="a vision transformer, or deep=False",
+                do="on text, give every layer rows by PTuningV2",
+            )
         site = context.anatomy.embedding
         return Build([(site, TokenRows(self.length, site.width, self._start(context)))])
+
+    def _among_patches(self, context: Context) -> Build:
+        """Rows for an image base, at the input of its first layer or of all."""
+        if self.init in ("text", "labels"):
+            raise GraftuneError(
+                "PromptTuning: there are no words for prompts among image patches",
+                received=f"init={self.init!r}",
+                expected='the default init, or "random"',
+                do="leave init out",
+            )
+        sites = context.layer_inputs()
+        build = Build()
+        for site in sites if self.deep else sites[:1]:
+            bound = 0.5 if self.init == "random" else (6 / (context.patch + site.width)) ** 0.5
+            rows = torch.empty(self.length, site.width).uniform_(-bound, bound)
+            build.grafts.append((site, HiddenRows(self.length, site.width, rows)))
+        return build
 
     def _start(self, context: Context) -> Tensor:
         """The rows at the start, (length, d)."""

@@ -26,7 +26,8 @@ from graftune.model.prefixes import Prefixes
 from graftune.model.recompute import checkpointed, recompute_without_dropout, refuse_reentrant
 from graftune.model.routing import InUse, Names, Routing
 from graftune.model.trainer_support import TrainerSupport, signed_by_base
-from graftune.parts import KeyValueRows
+from graftune.model.visual import VisualPrompts
+from graftune.parts import HiddenRows, KeyValueRows, LayerSite
 
 
 class AdaptedModel(TrainerSupport):
@@ -53,6 +54,7 @@ class AdaptedModel(TrainerSupport):
         self.anatomy = Anatomy(base)
         self._routing = Routing()
         self._prefixes = Prefixes(self.anatomy, self._routing)
+        self._visual = VisualPrompts(self.anatomy, self._routing)
         self._handles: dict[str, list[Handle]] = {}
         self._recomputing: list[Handle] = []
         self._in_use: Names = None
@@ -101,6 +103,7 @@ class AdaptedModel(TrainerSupport):
                 do=f"remove {name!r} first, or choose another name",
             )
         context = Context(self.base, self.anatomy, self.tokenizer, labels)
+        self._routing.set(None, 1, ())  # a method may run the base, as it is
         with torch.random.fork_rng(enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
@@ -128,6 +131,9 @@ class AdaptedModel(TrainerSupport):
             site = adapter.sites[key]
             if isinstance(part, KeyValueRows):
                 handles.append(self._prefixes.add(name, site, part))
+            elif isinstance(part, HiddenRows):
+                assert isinstance(site, LayerSite)
+                handles.append(self._visual.add(name, site, part))
             else:
                 handles += attach(part, Graft(name, site, self.anatomy, self._routing, self._inputs.layout))
         self.adapters[name] = adapter
@@ -216,7 +222,7 @@ class AdaptedModel(TrainerSupport):
                 inputs.setdefault("use_cache", False)  # recomputing a layer would fill its cache twice
         with self._routed(adapters, inputs) as (ready, arranged):
             output = self.base(**ready)
-        return output if arranged is None else restore(output, arranged, len(self._routing.names))
+        return self._visual.given(output) if arranged is None else restore(output, arranged, len(self._routing.names))
 
     def hidden(self, *, adapters: Names | InUse = InUse.ADAPTERS, **inputs: Any) -> Tensor:
         """The hidden states (B, T, d) that the base's head would read: ``forward`` without its logits."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any, Protocol
 
@@ -31,6 +32,13 @@ class Handle(Protocol):
     """What a hook registration gives back."""
 
     def remove(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A handle for what a function undoes."""
+
+    remove: Callable[[], None]
 
 
 class Graft:

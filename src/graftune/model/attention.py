@@ -1,8 +1,9 @@
-"""Key/value rows through Transformers' attention interface.
+"""Key/value rows and columns of a prompt through Transformers' attention interface.
 
 Every pluggable attention calls one function with (module, query, key, value, mask, …) after position
 embedding and after the cache. While a base has key/value rows attached, that function is ours: it puts the
-rows in front of the keys and values, widens the mask, and calls the implementation the base had before.
+rows in front of the keys and values, widens the mask, and calls the implementation the base had before. So it is
+while a prompt stands among the hidden states, whose mask it then widens first.
 """
 
 from __future__ import annotations
@@ -27,7 +28,12 @@ SUPPORTED: list[str] = []
 #: What surrounds an attention call: (module, query, key, value, mask) -> (key, value, mask)
 Extend = Callable[[nn.Module, Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor | None]]
 
+#: What fits the mask to a sequence that was widened before it came here: (query, mask) -> mask
+Widen = Callable[[Tensor, Tensor | None], Tensor | None]
+
 _extensions: weakref.WeakKeyDictionary[nn.Module, Extend] = weakref.WeakKeyDictionary()
+_widenings: weakref.WeakKeyDictionary[nn.Module, Widen] = weakref.WeakKeyDictionary()
+_users: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
 _probes: list[Callable[[nn.Module, Tensor, Tensor, Tensor], None]] = []
 
 
@@ -36,6 +42,9 @@ def _forward(
 ) -> tuple[Tensor, Tensor | None]:
     for probe in _probes:
         probe(module, query, key, value)
+    widen = _widenings.get(module)
+    if widen is not None:  # before the rows: they stand in front of the whole sequence
+        attention_mask = widen(query, attention_mask)
     extend = _extensions.get(module)
     if extend is not None:
         before = key.shape[2]
@@ -79,7 +88,10 @@ def _configs(base: nn.Module) -> list[PretrainedConfig]:
 
 
 def intercept(base: nn.Module) -> None:
-    """Route the base's attention through this module. Raises GraftuneError where that is impossible."""
+    """Route the base's attention through this module until each user has released it.
+
+    Raises GraftuneError where that is impossible.
+    """
     for config in _configs(base):
         name = config._attn_implementation
         if name in SUPPORTED:
@@ -91,10 +103,15 @@ def intercept(base: nn.Module) -> None:
                 expected=" or ".join(map(repr, SUPPORTED)),
                 do='load the base with attn_implementation="sdpa"',
             )
+    _users[base] = _users.get(base, 0) + 1
 
 
 def release(base: nn.Module) -> None:
-    """Give the base its own attention back."""
+    """Give the base its own attention back, unless others still use ours."""
+    left = _users.pop(base, 1) - 1
+    if left:
+        _users[base] = left
+        return
     for config in _configs(base):
         if (config._attn_implementation or "").startswith(PREFIX):
             config._attn_implementation_internal = config._attn_implementation.removeprefix(PREFIX)
@@ -128,19 +145,26 @@ def unextend(module: nn.Module) -> None:
     _extensions.pop(module, None)
 
 
+def widen(module: nn.Module, function: Widen) -> None:
+    """Let ``function`` change the mask of one attention before anything else does."""
+    _widenings[module] = function
+
+
+def unwiden(module: nn.Module) -> None:
+    """Undo ``widen``."""
+    _widenings.pop(module, None)
+
+
 @contextmanager
 def probing(base: nn.Module, probe: Callable[[nn.Module, Tensor, Tensor, Tensor], None]) -> Iterator[None]:
     """Call ``probe(module, query, key, value)`` at every attention of the base within the block."""
-    ours = any((c._attn_implementation or "").startswith(PREFIX) for c in _configs(base))
-    if not ours:
-        intercept(base)
+    intercept(base)
     _probes.append(probe)
     try:
         yield
     finally:
         _probes.remove(probe)
-        if not ours:
-            release(base)
+        release(base)
 
 
 def prepend(
@@ -166,14 +190,18 @@ def prepend(
     if mask is None and bool(visible.all()) and (targets == 1 or not getattr(module, "is_causal", False)):
         return key, value, None
     if mask is None:
-        mask = torch.ones(targets, sources, dtype=torch.bool, device=query.device)
+        own = torch.ones(targets, sources, dtype=torch.bool, device=query.device)
         if getattr(module, "is_causal", False) and targets > 1:
             # No mask means that queries and keys start together: aligned at the top left.
-            mask = mask.tril()
-        mask = mask[None, None]
-    seen = visible[:, None, None, :].expand(batch, mask.shape[1], targets, length)
-    if mask.dtype != torch.bool:
-        hidden = torch.finfo(mask.dtype).min
-        seen = torch.zeros_like(seen, dtype=mask.dtype).masked_fill(~seen, hidden)
+            own = own.tril()
+        mask = as_mask(own[None, None], query.dtype)
+    seen = as_mask(visible[:, None, None, :], mask.dtype).expand(batch, mask.shape[1], targets, length)
     mask = mask.expand(batch, -1, targets, sources)
     return key, value, torch.cat([seen, mask], dim=-1)
+
+
+def as_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is visible, as a mask of this kind: boolean, or added to the scores (all that eager attention knows)."""
+    if dtype == torch.bool:
+        return visible
+    return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)

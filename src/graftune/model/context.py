@@ -14,8 +14,9 @@ from transformers import PreTrainedModel
 from graftune.errors import GraftuneError
 from graftune.model import attention
 from graftune.model.anatomy import Anatomy
+from graftune.model.columns import layer_sites
 from graftune.model.layers import refuse_quantized, weight_of
-from graftune.parts import LinearSite, ModuleSite, ParameterCopy, Site, SubLayerSite
+from graftune.parts import LayerSite, LinearSite, ModuleSite, ParameterCopy, Site, SubLayerSite
 
 Placed = TypeVar("Placed", LinearSite, SubLayerSite)
 
@@ -40,6 +41,40 @@ class Context:
     @property
     def is_encoder_decoder(self) -> bool:
         return bool(self.base.config.is_encoder_decoder)
+
+    @property
+    def reader(self) -> nn.Module | None:
+        """What reads the input, a table of tokens or a map of patches; None where the base names no such module."""
+        try:
+            return self.base.get_input_embeddings()
+        except NotImplementedError:
+            return None
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether the base reads tokens from a table."""
+        return isinstance(self.reader, nn.Embedding)
+
+    @property
+    def patch(self) -> int:
+        """Numbers in one patch of an image, channels · height · width, as the base's map of patches takes them.
+
+        Raises GraftuneError for a base that does not name this map.
+        """
+        for module in () if self.reader is None else self.reader.modules():
+            weight = getattr(module, "weight", None)
+            if isinstance(weight, Tensor) and weight.dim() > 1:
+                return weight[0].numel()
+        raise GraftuneError(
+            "the size of this base's patches is not known",
+            received=type(self.base).__name__,
+            expected="input embeddings with a convolution or a linear map",
+            do='use init="random"',
+        )
+
+    def layer_inputs(self) -> list[LayerSite]:
+        """The inputs of all layers. Raises GraftuneError where no column can join them."""
+        return layer_sites(self.anatomy)
 
     @property
     def embeddings(self) -> Tensor:

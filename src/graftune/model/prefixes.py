@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from graftune.model import attention
 from graftune.model.anatomy import Anatomy
+from graftune.model.attach import Registration
 from graftune.model.routing import Routing
 from graftune.parts import KeyValueRows, Site
-
-
-class _Registration:
-    def __init__(self, prefixes: Prefixes, name: str, path: str) -> None:
-        self.prefixes, self.name, self.path = prefixes, name, path
-
-    def remove(self) -> None:
-        self.prefixes.drop(self.name, self.path)
 
 
 class Prefixes:
@@ -26,7 +21,7 @@ class Prefixes:
         self.anatomy, self.routing = anatomy, routing
         self.parts: dict[str, dict[str, KeyValueRows]] = {}
 
-    def add(self, name: str, site: Site, part: KeyValueRows) -> _Registration:
+    def add(self, name: str, site: Site, part: KeyValueRows) -> Registration:
         """Attach rows for one adapter at one attention."""
         if not self.parts:
             attention.intercept(self.anatomy.base)
@@ -34,7 +29,7 @@ class Prefixes:
             rows = self.parts[site.path] = {}
             attention.extend(self.anatomy.modules[site.path], self._extension(rows))
         self.parts[site.path][name] = part
-        return _Registration(self, name, site.path)
+        return Registration(partial(self.drop, name, site.path))
 
     def drop(self, name: str, path: str) -> None:
         """Detach one adapter's rows; the base gets its own attention back with the last ones."""

@@ -1,11 +1,11 @@
-"""The six parts every method is built from, and the generators that may produce their rows."""
+"""The seven parts every method is built from, and the generators that may produce their rows."""
 
 from graftune.parts.generators import Generator, PromptLSTM, PromptMLP, TableMLP
 from graftune.parts.output_function import Bias, Bottleneck
 from graftune.parts.parameter_copy import ParameterCopy
-from graftune.parts.rows import KeyValueRows, Rows, TokenRows
+from graftune.parts.rows import HiddenRows, KeyValueRows, Rows, TokenRows
 from graftune.parts.scale import Scale
-from graftune.parts.sites import AttentionSite, EmbeddingSite, LinearSite, ModuleSite, Site, SubLayerSite
+from graftune.parts.sites import AttentionSite, EmbeddingSite, LayerSite, LinearSite, ModuleSite, Site, SubLayerSite
 from graftune.parts.weight_delta import DecomposedLowRank, LowRank
 
 __all__ = [
@@ -15,7 +15,9 @@ __all__ = [
     "DecomposedLowRank",
     "EmbeddingSite",
     "Generator",
+    "HiddenRows",
     "KeyValueRows",
+    "LayerSite",
     "LinearSite",
     "LowRank",
     "ModuleSite",

@@ -1,4 +1,4 @@
-"""Parts made of rows: embedding rows for virtual tokens, key/value rows for attention."""
+"""Parts made of rows: embedding rows for virtual tokens, hidden rows for layers, key/value rows for attention."""
 
 from __future__ import annotations
 
@@ -44,6 +44,14 @@ class TokenRows(Rows):
         table = self.table().to(embedded.dtype)
         own = table[virtual.clamp(min=0)]  # (B, T, d)
         return torch.where((virtual >= 0)[..., None], own, embedded)
+
+
+class HiddenRows(Rows):
+    """Rows among the hidden states that enter a layer: X ← [x_0; P; x_1; …], P (length, d)."""
+
+    def forward(self) -> Tensor:
+        """The rows (length, d)."""
+        return self.table()
 
 
 class KeyValueRows(Rows):

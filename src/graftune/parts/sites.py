@@ -90,6 +90,19 @@ class EmbeddingSite:
 
 
 @dataclass(frozen=True)
+class LayerSite:
+    """The input of a layer: where rows join the hidden states."""
+
+    path: str
+    width: int
+    layer: int
+
+    @property
+    def key(self) -> str:
+        return self.path
+
+
+@dataclass(frozen=True)
 class ModuleSite:
     """A module that owns parameters: where trained copies replace them."""
 
@@ -101,4 +114,4 @@ class ModuleSite:
         return self.path
 
 
-Site = LinearSite | AttentionSite | SubLayerSite | EmbeddingSite | ModuleSite
+Site = LinearSite | AttentionSite | SubLayerSite | EmbeddingSite | LayerSite | ModuleSite
