@@ -101,11 +101,11 @@ def read_layer(index: int, path: str, events: list[Event]) -> Layer:
     position = 0
     o: Event | None = None
     for at in attentions:
-        site, query, value = leaves[at].attention, leaves[at].input, leaves[at].output
-        assert site is not None and query is not None and value is not None
-        layer.attentions.append(replace(site, layer=index))
+        call = leaves[at]
+        assert call.attention is not None
+        layer.attentions.append(replace(call.attention, layer=index))
         before = [i for i in linears if position <= i < at]
-        layer.linears += _projections(index, [leaves[i] for i in before], site, query, value)
+        layer.linears += _projections(index, [leaves[i] for i in before], call)
         after = next((i for i in linears if i > at), None)
         position = at + 1
         if after is not None:
@@ -118,6 +118,7 @@ def read_layer(index: int, path: str, events: list[Event]) -> Layer:
     roles = {2: ("up", "down"), 3: ("gate", "up", "down")} if attentions else {}
     names = roles.get(len(rest), ("",) * len(rest))
     layer.linears += [_linear(e, role, index) for e, role in zip(rest, names, strict=True)]
+    layer.linears = list({site.key: site for site in layer.linears}.values())  # a map may run twice (DeBERTa)
     block = None if o is None or (rest and _alike(rest[-1], o)) else _behind(events, o)
     if block is not None:
         sublayer("mlp", block, block)
@@ -147,11 +148,13 @@ def _linear(event: Event, role: str, layer: int) -> LinearSite:
     return LinearSite(event.path, inputs, outputs, role, layer)
 
 
-def _projections(
-    layer: int, events: list[Event], site: AttentionSite, query: Tensor, value: Tensor
-) -> list[LinearSite]:
-    """q, k and v: three maps in this order, or the columns of fused ones."""
+def _projections(layer: int, events: list[Event], call: Event) -> list[LinearSite]:
+    """q, k and v of an attention call: three maps, or the columns of fused ones in this order."""
+    site, query, key, value = call.attention, call.input, call.key, call.output
+    assert site is not None and query is not None and key is not None and value is not None
     widths = [query.shape[1] * query.shape[-1], site.heads * site.key_width, site.heads * site.value_width]
+    if len(events) == 3 and len(set(e.path for e in events)) == 3:
+        events = _in_order(events, query, key, value)
     outputs = [sizes_of(e.module)[1] for e in events if e.module is not None]
     if outputs == widths:
         return [_linear(e, role, layer) for e, role in zip(events, "qkv", strict=True)]
@@ -188,6 +191,25 @@ def _projections(
             )
             start += size
     return sites
+
+
+def _in_order(events: list[Event], query: Tensor, key: Tensor, value: Tensor) -> list[Event]:
+    """The maps that give q, k and v, as seen in what they gave the first token; what is not seen keeps its order.
+
+    A query may be scaled and both may be normed on the way, but position embedding leaves the first token alone.
+    """
+    left, found = list(events), {}
+    for role, tensor in (("v", value), ("k", key), ("q", query)):
+        first = tensor.transpose(1, 2).flatten(2)[0, 0]  # (B, H, T, d) -> (H · d,)
+        same = [e for e in left if e.output is not None and not e.output.is_meta and _gives(e.output, first)]
+        if len(same) == 1:
+            found[role] = same[0]
+            left = [e for e in left if e is not same[0]]
+    return [found.get(role) or left.pop(0) for role in "qkv"]
+
+
+def _gives(output: Tensor, first: Tensor) -> bool:
+    return output.shape[-1] == len(first) and torch.equal(output.flatten(0, -2)[0], first)
 
 
 def _by_heads(fused: Event, value: Tensor) -> bool:

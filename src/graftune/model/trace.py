@@ -19,13 +19,14 @@ NUMBER = re.compile(r"\.\d+(?=\.|$)")
 
 @dataclass
 class Event:
-    """One call seen in the dry run: of a module as it ends, or (module None) of attention: its query and value."""
+    """One call seen in the dry run: of a module as it ends, or (module None) of attention: its query, key and value."""
 
     path: str
     module: nn.Module | None
     input: Tensor | None
     output: Tensor | None
     attention: AttentionSite | None = None
+    key: Tensor | None = None
 
     @property
     def is_block(self) -> bool:
@@ -72,7 +73,7 @@ def dry_run(base: PreTrainedModel, modules: Mapping[str, nn.Module]) -> list[Eve
         kind = "cross" if re.search("cross|encoder_attn|EncDec", path) else "self"
         causal = bool(getattr(module, "is_causal", False))
         site = AttentionSite(path, key.shape[1], key.shape[-1], value.shape[-1], -1, kind, causal)
-        events.append(Event(path, None, query, value, site))
+        events.append(Event(path, None, query, value, site, key))
 
     handles = [module.register_forward_hook(record(path)) for path, module in modules.items()]
     training = base.training
