@@ -2,49 +2,58 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from rich.console import Console
 from rich.table import Table
 from rich.tree import Tree
 
 from graftune import methods  # noqa: F401 - fills the table of presets
-from graftune.bases.loading import load_base, load_tokenizer
+from graftune.bases.saved import load_saved
 from graftune.errors import GraftuneError
 from graftune.methods.method import PRESETS, make
 from graftune.model.adapted import AdaptedModel
 from graftune.model.anatomy import Anatomy
-from graftune.tasks import registry
-from graftune.tasks.data import Row
-from graftune.tasks.task import Task
+from graftune.model.layers import Layer
 
 
-def show(base: str, task: str) -> None:
-    """Print the anatomy of a base and a line per method."""
-    tokenizer = load_tokenizer(base)
-    chosen = registry.make(task)
-    chosen.prepare([Row("", label, line) for line, label in enumerate(("no", "yes"), 1)])
-    model = AdaptedModel(load_base(base, chosen, tokenizer), tokenizer)
+def show(base: str, task: str | None = None) -> None:
+    """Print the anatomy of a base and a line per method.
+
+    ``task`` loads the base as this task would, with its head; without one it is what it was saved as.
+    """
+    model, heads = (AdaptedModel(load_saved(base)), ()) if task is None else _for_task(base, task)
     console = Console()
     console.print(_tree(base, model.anatomy))
-    console.print(_methods(model, chosen))
+    console.print(_methods(model, heads))
+
+
+def _for_task(base: str, task: str) -> tuple[AdaptedModel, tuple[str, ...]]:
+    """The base as a task loads it, and the names of the modules that every method trains for it."""
+    from graftune.bases.loading import load_base, load_processor
+    from graftune.tasks import registry
+
+    chosen = registry.make(task)
+    if hasattr(chosen, "labels"):
+        chosen.labels = ("no", "yes")  # what they are is not shown
+    processor = load_processor(base, chosen)
+    loaded = load_base(base, chosen, processor)
+    return AdaptedModel(loaded, processor), chosen.head_names(loaded)
 
 
 def _tree(base: str, anatomy: Anatomy) -> Tree:
     model = anatomy.base
     total = sum(p.numel() for p in model.parameters())
     tree = Tree(f"{base}: {type(model).__name__}, {total:,} parameters, {len(anatomy.layers)} layers")
-    embedding = anatomy.embedding
-    tree.add(f"embedding  {embedding.path}  {embedding.rows} × {embedding.width}")
-    for layer in (anatomy.layers[0], anatomy.layers[-1]) if len(anatomy.layers) > 1 else anatomy.layers:
-        branch = tree.add(f"layer {layer.index}  {layer.path}")
-        for linear in layer.linears:
-            columns = "" if linear.start is None else f"  columns {linear.start}:{linear.stop}"
-            columns += "" if linear.every is None else f" of every {linear.every}"
-            branch.add(f"{linear.role or 'linear':5} {linear.path}  {linear.inputs} → {linear.outputs}{columns}")
-        for attention in layer.attentions:
-            heads = f"{attention.heads} key/value heads of {attention.key_width}"
-            branch.add(f"attention ({attention.kind})  {attention.path}  {heads}")
-        for sub in layer.sublayers:
-            branch.add(f"{sub.role} output  {sub.path}  {sub.width}")
+    try:
+        embedding = anatomy.embedding
+        tree.add(f"embedding  {embedding.path}  {embedding.rows} × {embedding.width}")
+    except GraftuneError:
+        tree.add(f"input  {model.main_input_name}, no table of tokens")
+    for path, layers in _stacks(anatomy).items():
+        stack = tree.add(f"{path}  {len(layers)} layers" if layers[1:] else f"{path}  1 layer")
+        for layer in (layers[0], layers[-1]) if layers[1:] else layers:
+            _add(stack, layer)
     for path in anatomy.final_norms:
         tree.add(f"final norm  {path}")
     for path in anatomy.heads:
@@ -52,15 +61,38 @@ def _tree(base: str, anatomy: Anatomy) -> Tree:
     return tree
 
 
-def _methods(model: AdaptedModel, task: Task) -> Table:
+def _stacks(anatomy: Anatomy) -> dict[str, list[Layer]]:
+    """Layers by what holds them: an encoder and a decoder, or the stages of a pyramid."""
+    stacks: dict[str, list[Layer]] = defaultdict(list)
+    for layer in anatomy.layers:
+        stacks[layer.path.rpartition(".")[0]].append(layer)
+    return stacks
+
+
+def _add(tree: Tree, layer: Layer) -> None:
+    branch = tree.add(f"layer {layer.index}  {layer.path}")
+    for linear in layer.linears:
+        columns = "" if linear.start is None else f"  columns {linear.start}:{linear.stop}"
+        columns += "" if linear.every is None else f" of every {linear.every}"
+        branch.add(f"{linear.role or 'linear':6} {linear.path}  {linear.inputs} → {linear.outputs}{columns}")
+    for attention in layer.attentions:
+        heads = f"{attention.heads} key/value heads of {attention.key_width}"
+        branch.add(f"attention ({attention.kind})  {attention.path}  {heads}")
+    for sub in layer.sublayers:
+        branch.add(f"{sub.role} output  {sub.path}  {sub.width}")
+
+
+def _methods(model: AdaptedModel, heads: tuple[str, ...]) -> Table:
     table = Table("method", "trained", "stored", "fits", title="methods at their defaults")
     for name in sorted(PRESETS):
         method = make(name)
-        heads = task.head_names(model.base) if method.trainable else ()
         try:
-            model.add(name, method, heads=heads, seed=0)
+            if not method.trainable:  # it is made of words
+                _ = model.anatomy.embedding
+            model.add(name, method, heads=heads if method.trainable else (), seed=0)
         except GraftuneError as error:
-            table.add_row(name, "", "", str(error).splitlines()[0])
+            problem, received, *_ = [*str(error).splitlines(), ""]
+            table.add_row(name, "", "", f"no: {problem} ({received.strip()})")
             continue
         count = model.count(name)
         model.remove(name)
