@@ -21,7 +21,7 @@ def test_boxes():
     truth = [(torch.tensor([0, 1]), torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30]]))]
     right = [(torch.tensor([0.9, 0.8]), truth[0][0], truth[0][1])]
     scores, notes = metrics.detection(right, truth, ["a", "b"])
-    assert (scores["map"], scores["map50"], scores["map a"]) == (1.0, 1.0, 1.0)
+    assert (scores["map"], scores["map50"], scores["map a"]) == pytest.approx((1.0, 1.0, 1.0))
     assert "pycocotools" in notes["map"]
     # half of the height: an overlap of 0.5, a hit at 0.5 only, which is one of ten thresholds
     low = [(torch.tensor([0.9]), torch.tensor([0]), torch.tensor([[0.0, 0, 10, 5]]))]

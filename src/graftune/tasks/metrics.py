@@ -170,3 +170,13 @@ def detection(
         every = {"map": mean(table), "map50": mean(table[0]), "map75": mean(table[5])}
         every |= {f"map {label}": mean(table[..., number]) for number, label in enumerate(labels)}
     return every, {"map": f"pycocotools {version('pycocotools')}, 100 predictions an image"}
+
+
+def classification(predictions: Sequence[int], labels: Sequence[int]) -> dict[str, float]:
+    """Accuracy and macro F1 (over the labels that occur in either), from 0 to 1."""
+    from sklearn.metrics import accuracy_score, f1_score
+
+    return {
+        "accuracy": float(accuracy_score(labels, predictions)),
+        "f1": float(f1_score(labels, predictions, average="macro", zero_division=0)),
+    }
