@@ -15,6 +15,7 @@ from graftune.methods.method import PRESETS, make
 from graftune.model.adapted import AdaptedModel
 from graftune.model.anatomy import Anatomy
 from graftune.model.layers import Layer
+from graftune.parts.sites import LinearSite, SubLayerSite
 
 
 def show(base: str, task: str | None = None) -> None:
@@ -70,16 +71,34 @@ def _stacks(anatomy: Anatomy) -> dict[str, list[Layer]]:
 
 
 def _add(tree: Tree, layer: Layer) -> None:
+    """A layer: each attention with its maps and its output, then the rest."""
     branch = tree.add(f"layer {layer.index}  {layer.path}")
-    for linear in layer.linears:
-        columns = "" if linear.start is None else f"  columns {linear.start}:{linear.stop}"
-        columns += "" if linear.every is None else f" of every {linear.every}"
-        branch.add(f"{linear.role or 'linear':6} {linear.path}  {linear.inputs} → {linear.outputs}{columns}")
+    linears = list(layer.linears)
+    outputs = {role: [sub for sub in layer.sublayers if sub.role == role] for role in ("attention", "mlp")}
     for attention in layer.attentions:
         heads = f"{attention.heads} key/value heads of {attention.key_width}"
-        branch.add(f"attention ({attention.kind})  {attention.path}  {heads}")
-    for sub in layer.sublayers:
-        branch.add(f"{sub.role} output  {sub.path}  {sub.width}")
+        inside = branch.add(f"{attention.kind} attention  {attention.path}  {heads}")
+        mine = next((n for n, linear in enumerate(linears, 1) if linear.role == "o"), 0)
+        for linear in linears[:mine]:
+            inside.add(_linear(linear))
+        del linears[:mine]
+        if mine and outputs["attention"]:
+            inside.add(_output(outputs["attention"].pop(0)))
+    inside = branch.add("mlp") if outputs["mlp"] else branch
+    for linear in linears:
+        inside.add(_linear(linear))
+    for sub in (*outputs["attention"], *outputs["mlp"]):
+        inside.add(_output(sub))
+
+
+def _linear(site: LinearSite) -> str:
+    columns = "" if site.start is None else f"  columns {site.start}:{site.stop}"
+    columns += "" if site.every is None else f" of every {site.every}"
+    return f"{site.role or 'linear':6} {site.path}  {site.inputs} → {site.outputs}{columns}"
+
+
+def _output(site: SubLayerSite) -> str:
+    return f"output {site.path}  {site.width}"
 
 
 def _methods(model: AdaptedModel, heads: tuple[str, ...]) -> Table:

@@ -59,8 +59,9 @@ class AttentionSite:
 class SubLayerSite:
     """The output of a sub-layer after its projection and dropout, before the residual add.
 
-    ``first`` is the linear that reads the sub-layer's input. ``norm_before`` (pre-norm models) reads the
-    residual stream; ``norm_after`` (post-norm models) follows the residual add.
+    ``first`` is the module that reads the sub-layer's input: a linear, or where it has none of its own (a mixture of
+    experts) the block as a whole. ``norm_before`` (pre-norm models) reads the residual stream; ``norm_after``
+    (post-norm models) follows the residual add.
     """
 
     path: str
