@@ -121,6 +121,7 @@ OTHER_MEANING = {
     "parts/output_function.py": {"lora"},  # an initialisation of adapters
     "cli/commands.py": {"lora"},  # the default of --method
     "tasks/columns.py": {"prompt"},  # a column of the data
+    "tasks/instruct.py": {"prompt"},
 }
 
 

@@ -23,7 +23,7 @@ from graftune.model.inputs import Inputs
 from graftune.model.layout import Arranged, restore
 from graftune.model.merge import merged
 from graftune.model.prefixes import Prefixes
-from graftune.model.recompute import checkpointed, recompute_without_dropout, refuse_reentrant
+from graftune.model.recompute import RecomputeWithoutDropout, checkpointed, refuse_reentrant
 from graftune.model.routing import InUse, Names, Routing
 from graftune.model.trainer_support import TrainerSupport, signed_by_base
 from graftune.model.visual import VisualPrompts
@@ -281,8 +281,7 @@ class AdaptedModel(TrainerSupport):
             self._recomputing.pop().remove()
         if mode and not self.base_dropout:
             self.base.eval()
-            for layer in checkpointed(self.base):
-                self._recomputing += recompute_without_dropout(layer)
+            self._recomputing += [RecomputeWithoutDropout(layer) for layer in checkpointed(self.base)]
             for module in self.base.modules():
                 if hasattr(module, "neftune_noise_alpha"):
                     module.training = True  # Trainer's NEFTune adds its noise only in training mode

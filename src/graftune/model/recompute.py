@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from graftune.errors import GraftuneError
@@ -20,27 +19,41 @@ def checkpointed(base: nn.Module) -> Iterator[nn.Module]:
             yield module
 
 
-def recompute_without_dropout(layer: nn.Module) -> list[RemovableHandle]:
-    """Let a layer of a base in evaluation mode recompute, until the handles are removed.
+class RecomputeWithoutDropout:
+    """Lets a layer of a base in evaluation mode recompute, until it is removed.
 
-    It does so in training mode only, in which some layers (OPT, BART) drop activations by themselves: so it is in
-    that mode when it is called, and not while it runs.
+    A layer does so in training mode only, in which some (OPT, BART) drop activations by themselves: so it is in that
+    mode when it decides, and not while it runs, the first time and again.
     """
 
-    def rest(module: nn.Module, args: Any) -> None:
-        module.training = False
+    def __init__(self, layer: nn.Module) -> None:
+        self.layer, self.checkpoint = layer, layer._gradient_checkpointing_func
+        layer._gradient_checkpointing_func = self  # type: ignore[assignment]
+        layer.training = True
 
-    def wake(module: nn.Module, args: Any, output: Any) -> None:
-        module.training = True
+    def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
+        """As Transformers calls it: ``function`` is the layer's own forward."""
 
-    layer.training = True
-    return [layer.register_forward_pre_hook(rest), layer.register_forward_hook(wake, always_call=True)]
+        def resting(*given: Any) -> Any:
+            self.layer.training = False
+            try:
+                return function(*given)
+            finally:
+                self.layer.training = True
+
+        return self.checkpoint(resting, *args)  # type: ignore[operator]
+
+    def remove(self) -> None:
+        """Leave the layer as it was."""
+        self.layer._gradient_checkpointing_func = self.checkpoint
 
 
 def refuse_reentrant(layers: list[nn.Module]) -> None:
     """Reentrant checkpointing gives no gradient to what enters a layer beside its input, as our parts do."""
     for layer in layers:
         function = layer._gradient_checkpointing_func
+        if isinstance(function, RecomputeWithoutDropout):
+            function = function.checkpoint
         if isinstance(function, partial) and function.keywords.get("use_reentrant") is not False:
             raise GraftuneError(
                 "adapters do not train under reentrant gradient checkpointing",
