@@ -45,7 +45,7 @@ def fit(
     save: Callable[[int], None] = lambda step: None,
     every: int = 250,
 ) -> float:
-    """Train on the losses of steps 0, 1, ...; ``save`` is called each ``every`` steps. The seconds it took.
+    """Train on the losses of steps 0, 1, ...; the seconds it took. ``save`` is called each ``every`` steps and last.
 
     Where the steps would take longer than ``minutes``, the rate falls faster and reaches zero when they are over.
     """
@@ -56,6 +56,7 @@ def fit(
         progress = max((step + 0.5) / steps, (time.monotonic() - began) / 60 / minutes)
         if progress >= 1:
             typer.echo(f"stopped at step {step}: {minutes} minutes are over")
+            steps = step
             break
         for group in (group for optimizer in both for group in optimizer.param_groups):
             group["lr"] = lr * rate(progress)
@@ -70,7 +71,9 @@ def fit(
         if (step + 1) % every == 0 and step + 1 < steps:
             save(step + 1)
             model.train()
-    return time.monotonic() - began
+    seconds = time.monotonic() - began
+    save(steps)
+    return seconds
 
 
 def write_data(folder: Path, seed: int) -> dict[str, list[dict[str, str]]]:

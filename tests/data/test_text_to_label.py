@@ -31,5 +31,5 @@ def test_each_task_has_its_set(tmp_path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert path("dev", "classify") != path("dev", "generate") == path("dev")
     assert len(path("dev", "classify").read_text().splitlines()) == 180
     assert (name("generate"), name("classify")) == ("table-to-text", "text-to-label")
-    with pytest.raises(GraftuneError, match="did you mean 'classify'"):
+    with pytest.raises(GraftuneError, match="no data set for the task 'clasify'"):
         path("dev", "clasify")

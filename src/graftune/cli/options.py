@@ -10,9 +10,18 @@ import typer
 Base = Annotated[
     str | None, typer.Option(help="A Transformers folder, a Hub name, or a shipped base.", metavar="DIR|NAME")
 ]
-Task = Annotated[str | None, typer.Option(help="generate or classify.")]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        help="generate (default), translate, summarize, instruct, classify, cloze, tag, extract, regress, "
+        "image-classify or detect."
+    ),
+]
 Train = Annotated[
-    str | None, typer.Option(help="Training data: .jsonl, .csv, .parquet or a Hub data set.", metavar="FILE")
+    str | None,
+    typer.Option(
+        help="Training data: .jsonl, .csv, .parquet, a folder of Pascal VOC files or a Hub data set.", metavar="FILE"
+    ),
 ]
 Eval = Annotated[str | None, typer.Option(help="Evaluation data.", metavar="FILE")]
 Input = Annotated[str | None, typer.Option(help="Column with the inputs (guessed if not given).", metavar="COLUMN")]

@@ -13,7 +13,7 @@ from typing import Final, get_args
 
 from graftune.data.labels import text_to_label
 from graftune.data.splits import Split, table_to_text
-from graftune.errors import unknown
+from graftune.errors import GraftuneError
 
 #: The set that a task is shown on where the user gives no data.
 SETS: Final[dict[str, Callable[[Split], list[dict[str, str]]]]] = {
@@ -53,7 +53,12 @@ def _lines(split: Split, task: str) -> bytes:
 
 def _set(task: str) -> Callable[[Split], list[dict[str, str]]]:
     if task not in SETS:
-        raise unknown("embedded data set for task", task, SETS)
+        raise GraftuneError(
+            f"no data set for the task {task!r} comes with Graftune",
+            received="neither --train nor --eval",
+            expected="your own data; sets of its own have " + " and ".join(SETS),
+            do="give --train FILE and --eval FILE",
+        )
     return SETS[task]
 
 
