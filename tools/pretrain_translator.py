@@ -176,7 +176,6 @@ def main(
     vocabulary: Annotated[int, typer.Option(help="Tokens.")] = 7000,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
     seed: Annotated[int, typer.Option(help="Start values, order and hidden spans.")] = 0,
-    start: Annotated[Path | None, typer.Option(help="An exported base to go on from, with the same tokenizer.")] = None,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     every: Annotated[int, typer.Option(help="Steps between exports.")] = 500,
 ) -> None:
@@ -191,7 +190,7 @@ def main(
         {language: tokenizer(rows, add_special_tokens=False)["input_ids"] for language, rows in part.items()}
         for part in (texts, dev)
     )
-    model = MarianMTModel.from_pretrained(start) if start else build(len(tokenizer), width, layers=(3, 2))
+    model = build(len(tokenizer), width, layers=(3, 2))
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     typer.echo(f"{parameters} parameters, {len(tokenizer)} tokens, {len(ids['en'])} pairs")
 
