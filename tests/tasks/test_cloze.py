@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from transformers import BertForMaskedLM, GPT2Config, T5Config
 
 from families import bert_config
 from graftune.errors import GraftuneError
+from graftune.model.adapted import AdaptedModel
 from graftune.tasks import Cloze, Row, Template, from_state
 from graftune.tasks.label_words import label_words
 
@@ -124,21 +124,20 @@ def test_a_masked_model_is_scored_at_the_hidden_word(batch_size):
         ids = MASKED(f"{row.input} It is [MASK].").input_ids
         return base(torch.tensor([ids])).logits[0, ids.index(MASKED.mask_token_id), names]
 
-    check(task.evaluate(Plain(base), MASKED, ROWS, None, GAP, batch_size=batch_size), task, scores)
+    check(task.evaluate(AdaptedModel(base), MASKED, ROWS, None, GAP, batch_size=batch_size), task, scores)
 
 
-@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(0, 2**31))
-def test_label_words_are_scored_at_the_last_token(lengths, seed):
+@given(st.integers(1, 5), st.integers(0, 2**31))
+def test_loss_is_the_float64_mean_over_label_words(rows, seed):
     task = prepared()
     task.encode(ROWS[0], TOKENIZER, TEMPLATE, 1000)
-    logits = torch.randn(len(lengths), max(lengths), len(TOKENIZER), generator=torch.Generator().manual_seed(seed))
-    labels = torch.arange(len(lengths)) % 2
-    batch = {"places": torch.tensor(lengths) - 1, "labels": labels}
-    ids = TOKENIZER.convert_tokens_to_ids(["Ġb", "Ġg"])
-    expected = torch.stack([logits[i, n - 1, ids] for i, n in enumerate(lengths)])
-    assert task.scores(SimpleNamespace(logits=logits), batch).equal(expected)
-    reference = -expected.double().log_softmax(-1)[range(len(lengths)), labels].mean()
-    assert task.loss(SimpleNamespace(logits=logits), batch).item() == pytest.approx(reference.item(), rel=1e-5)
+    logits = torch.randn(rows, len(TOKENIZER), generator=torch.Generator().manual_seed(seed))
+    labels = torch.arange(rows) % 2
+    expected = logits[:, TOKENIZER.convert_tokens_to_ids(["Ġb", "Ġg"])]
+    batch = {"labels": labels}
+    assert task.scores(logits, batch).equal(expected)
+    reference = -expected.double().log_softmax(-1)[range(rows), labels].mean()
+    assert task.loss(logits, batch).item() == pytest.approx(reference.item(), rel=1e-5)
 
 
 def test_words_of_several_tokens_are_named_by_line_where_one_is_needed():

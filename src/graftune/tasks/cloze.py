@@ -125,8 +125,13 @@ class Cloze(Classify):
     def inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in batch.items() if name not in ("labels", "places")}
 
+    def outputs(self, model: AdaptedModel, batch: dict[str, Any], adapter: str | None) -> Tensor:
+        """Logits (rows, V) where the label words stand: the head looks at no other position."""
+        hidden = model.hidden(**self.inputs(batch), adapters=adapter)
+        return model.score(hidden[torch.arange(len(hidden), device=hidden.device), batch["places"]])
+
     def scores(self, outputs: Any, batch: dict[str, Tensor]) -> Tensor:
-        """float32 (rows, labels): the logits of the label words at each row's place."""
+        """float32 (rows, labels): the logits of the label words among `outputs`."""
         if self._found is None:
             raise GraftuneError(
                 "the label words have no tokens yet",
@@ -134,10 +139,7 @@ class Cloze(Classify):
                 expected="rows encoded by this task",
                 do="call encode with the base's tokenizer first",
             )
-        logits = outputs.logits
-        rows = torch.arange(len(logits), device=logits.device)
-        words = torch.tensor(self._found.ids, device=logits.device)
-        return logits[rows, batch["places"].to(logits.device)][:, words].float()
+        return outputs[:, torch.tensor(self._found.ids, device=outputs.device)].float()
 
     def demonstration(self, row: Row) -> str:
         """The task's template with the row's columns and the label word in their places."""

@@ -30,7 +30,7 @@ def mean_loss(
     """
     answers = task.answers(batch)
     if answers is None:
-        loss = task.loss(model(**task.inputs(batch), adapters=adapter), batch, smoothing)
+        loss = task.loss(task.outputs(model, batch, adapter), batch, smoothing)
         if share is not None:
             (loss * share).backward()
         return loss.detach()

@@ -146,6 +146,10 @@ class Task(ABC):
         """The part of a batch that the model takes; the labels are for `loss`."""
         return {name: tensor for name, tensor in batch.items() if name != "labels"}
 
+    def outputs(self, model: AdaptedModel, batch: dict[str, Any], adapter: str | None) -> Any:
+        """What the model gives for a batch, for `loss` and for whoever reads answers off it."""
+        return model(**self.inputs(batch), adapters=adapter)
+
     @abstractmethod
     def loss(self, outputs: Any, batch: dict[str, Tensor], smoothing: float = 0.0) -> Tensor:
         """The mean loss, a float32 scalar, of a model's outputs for `batch`: mostly a cross-entropy.
@@ -246,7 +250,7 @@ def answered(
     with evaluating(model):
         for indices in by_length([item.length for item in features], batch_size):
             batch = to_device(task.collate([features[i] for i in indices], padding), model)
-            outputs = model(**task.inputs(batch), adapters=adapter)
+            outputs = task.outputs(model, batch, adapter)
             for i, value in zip(indices, read(outputs, batch), strict=True):
                 found[i] = value
             if progress is not None:
