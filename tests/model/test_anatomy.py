@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers as t
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -58,3 +59,9 @@ def test_attention_that_takes_no_rows_refuses_those_alone() -> None:
     with torch.no_grad():
         torch.testing.assert_close(output_of(model, inputs, adapters="a"), expected)
     assert base.config._attn_implementation == "of_the_user"
+
+
+def test_a_base_of_several_inputs_is_refused_as_a_whole() -> None:
+    config = t.CLIPConfig(text_config=FAMILIES["clip-text"].options, vision_config=FAMILIES["clip-vision"].options)
+    with pytest.raises(GraftuneError, match="does not run on ids or pixels alone"):
+        AdaptedModel(t.CLIPModel(config))

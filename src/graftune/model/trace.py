@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from graftune.errors import GraftuneError
 from graftune.model import attention
 from graftune.parts.sites import AttentionSite
 
@@ -84,6 +85,13 @@ def dry_run(base: PreTrainedModel, modules: Mapping[str, nn.Module]) -> list[Eve
                 stack.enter_context(attention.renamed(base, name, "sdpa"))
             stack.enter_context(attention.probing(base, probe))
             base(**dummy_inputs(base))
+    except (TypeError, ValueError, RuntimeError, AttributeError, LookupError) as error:
+        raise GraftuneError(
+            "the sites of this base cannot be found: it does not run on ids or pixels alone",
+            received=f"{type(base).__name__}: {str(error).splitlines()[0]}",
+            expected="a model that reads texts or images, with or without a decoder",
+            do="adapt the part of it that does, such as its text or its vision tower",
+        ) from error
     finally:
         base.train(training)
         for handle in handles:
