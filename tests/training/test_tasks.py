@@ -15,7 +15,7 @@ from PIL import Image
 
 from graftune.errors import GraftuneError
 from graftune.tasks import registry
-from graftune.tasks.data import read, rows_of
+from graftune.tasks.data import read, read_inputs, rows_of
 from graftune.training.reuse import ready
 from graftune.training.run import train
 from tasks.conftest import byte_level
@@ -244,6 +244,31 @@ def test_labels_of_several_tokens_are_refused_where_one_is_needed(all_cases, tmp
         train(known["cloze"].base, small("lora"), out=tmp_path, **recipe)
     assert "4 bad lines" in str(caught.value)
     assert "line 2: label 'bad': its word 'bad' is not one token ('Ġb' 'a' 'd')" in str(caught.value)
+
+
+def test_questions_that_are_the_same_are_answered_from_their_own_texts(all_cases, tmp_path):
+    folder, known = all_cases
+    train(known["extract"].base, small("full"), out=tmp_path, **options(folder, "extract", known["extract"], lr=5e-3))
+    again = ready(tmp_path / "adapter")
+    asked = read_inputs(folder / "extract.jsonl", columns=again.task.columns)
+    assert again.answer(asked, 2) == list(PLACES)
+
+
+def test_a_misspelt_column_of_a_template_is_named_before_anything_runs(all_cases, tmp_path):
+    folder, known = all_cases
+    recipe = options(folder, "cloze", known["cloze"]) | {"cloze": {"pattern": "{txt} is {mask}."}}
+    with pytest.raises(GraftuneError, match=r"unknown template column 'txt'[\s\S]*did you mean 'text'"):
+        train(known["cloze"].base, small("lora"), out=tmp_path / "out", **recipe)
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_in_half_precision(all_cases, tmp_path):
+    folder, known = all_cases
+    case = known["image-classify"]
+    train(case.base, small("lora"), out=tmp_path / "a", **options(folder, "image-classify", case, precision="bf16"))
+    recipe = options(folder, "detect", known["detect"], precision="bf16")
+    with pytest.raises(GraftuneError, match="needs a base in float32"):
+        train(known["detect"].base, small("lora"), out=tmp_path / "b", **recipe)
 
 
 def test_every_task_is_tried_here():

@@ -83,7 +83,7 @@ def _read(name: str, what: str, load: Any) -> Any:
         raise GraftuneError(
             f"cannot load the {what} of base {name!r}",
             received=_short(error),
-            expected="a complete Transformers folder: config, weights and tokenizer",
+            expected=f"a complete Transformers folder, with its {what}",
             do="save or download it again",
         ) from error
 
@@ -112,7 +112,14 @@ def load_base(
     """
     folder = resolve(name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = precision_of(precision, device)
+    dtype = precision_of("fp32" if task.float32 and precision == "auto" else precision, device)
+    if task.float32 and dtype != torch.float32:
+        raise GraftuneError(
+            f"the task {task.name!r} needs a base in float32",
+            received=f"precision={precision}",
+            expected="fp32, or auto, which then means it",
+            do="leave precision out",
+        )
     packed = quantization(quantize, device, dtype)
     config = _read(name, "config", lambda: transformers.AutoConfig.from_pretrained(folder))
     chosen = task.auto_class(config)

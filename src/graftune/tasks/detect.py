@@ -34,6 +34,7 @@ class Detect(Task):
     name: ClassVar[str] = "detect"
     metric: ClassVar[str] = "map"
     processor: ClassVar[str] = "AutoImageProcessor"
+    float32: ClassVar[bool] = True
     learned: ClassVar[tuple[str, ...]] = ("labels",)
     columns: ClassVar[Columns] = Columns(
         ("image", "file", "file_name", "path", "input"),

@@ -78,7 +78,7 @@ class Extract(Task):
         return f"a text in {self.context!r} that holds the answer, letter by letter"
 
     def blank(self, input: Any) -> Any:
-        return ()
+        return ("",)
 
     def encode(
         self,

@@ -60,6 +60,8 @@ class Task(ABC):
     """What is read of each record."""
     processor: ClassVar[str] = "AutoTokenizer"
     """The Transformers Auto class of what turns inputs into numbers."""
+    float32: ClassVar[bool] = False
+    """Whether the base has to compute in float32, since its own loss does."""
     learned: ClassVar[tuple[str, ...]] = ()
     """Attributes that `prepare` sets and that are kept with an adapter."""
 
@@ -100,6 +102,10 @@ class Task(ABC):
     def good_row(self) -> str:
         """What a row has to be, in words."""
         return "rows that the task can use"
+
+    def key(self, row: Row) -> Any:
+        """What rows have in common that are given one answer: nothing, where each has its own."""
+        return row.line
 
     def shown(self, row: Row) -> str:
         """The input as a report shows it."""
@@ -312,7 +318,10 @@ def to_device(batch: dict[str, Any], model: AdaptedModel) -> dict[str, Any]:
             return {name: moved(one) for name, one in value.items()}
         return value.to(device) if isinstance(value, Tensor) else value
 
-    return {name: moved(value) for name, value in batch.items()}
+    found = {name: moved(value) for name, value in batch.items()}
+    if "pixel_values" in found:  # a table of embeddings gives its own precision; pixels come in float32
+        found["pixel_values"] = found["pixel_values"].to(model.base.dtype)
+    return found
 
 
 def need_rows(rows: Sequence[Row]) -> None:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from graftune import data
 from graftune.bases.loading import load_base, load_processor
-from graftune.errors import GraftuneError
+from graftune.errors import GraftuneError, unknown
 from graftune.methods.method import Method
 from graftune.tasks import registry
 from graftune.tasks.data import Row, Table, described, grouped, read
@@ -60,7 +60,14 @@ def read_tables(recipe: Recipe) -> Tables:
 
 
 def _checked(table: Table, task: Task, recipe: Recipe) -> Table:
-    """The rows that the task can use. Raises GraftuneError where more than `bad_rows` of them cannot be."""
+    """The rows that the task can use.
+
+    Raises GraftuneError for a column of the task's template that is not there, and where more than `bad_rows` of the
+    rows cannot be used.
+    """
+    for name in Template(task.template).columns:
+        if table.rows and name not in table.rows[0].texts:
+            raise unknown("template column", name, table.rows[0].texts)
     return table.without(task.problems(table.rows), recipe.bad_rows, task.good_row)
 
 

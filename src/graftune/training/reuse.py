@@ -50,8 +50,8 @@ class Ready:
         rows = [replace(row, target=self.task.blank(row.input), line=i) for i, row in enumerate(asked, 1)]
         table = Table(rows, "input", "target", False, "inputs", "")
         answers = {p["line"]: str(p["prediction"]) for p in self.evaluate(table, batch_size).predictions}
-        by_input = {row.input: answers[row.line] for row in rows if row.line in answers}
-        return [by_input[row.input] for row in rows]
+        by_key = {self.task.key(row): answers[row.line] for row in rows if row.line in answers}
+        return [by_key[self.task.key(row)] for row in rows]
 
 
 def ready(
