@@ -26,8 +26,9 @@ import graftune as gt
 from graftune.methods.method import Method
 from graftune.tasks.classify import Classify
 from graftune.tasks.data import Row
+from graftune.tasks.features import Features
 from graftune.tasks.generate import Generate
-from graftune.tasks.task import Features, Task
+from graftune.tasks.task import Task
 from graftune.tasks.template import Template
 from graftune.training.budget import budget_of
 from graftune.training.loop import fit

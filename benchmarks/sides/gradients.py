@@ -13,8 +13,8 @@ from peft import get_peft_model
 from torch import Tensor
 
 import graftune as gt
+from graftune.tasks.features import Features
 from graftune.tasks.generate import Generate
-from graftune.tasks.task import Features
 from graftune.training.budget import budget_of
 from graftune.training.recipe import Recipe
 from graftune.training.speed import fast

@@ -14,8 +14,8 @@ from graftune import bases
 from graftune.model.layers import is_linear
 from graftune.tasks.batches import IGNORED
 from graftune.tasks.data import Row
+from graftune.tasks.features import Features
 from graftune.tasks.generate import Generate
-from graftune.tasks.task import Features
 from graftune.tasks.template import Template
 
 SHAPES = ("gpt2-124m", "smollm2-135m", "tiny-decoder")

@@ -15,7 +15,9 @@ from peft import LoraConfig, TaskType, get_peft_model
 
 import graftune as gt
 from graftune.tasks.data import Row
-from graftune.tasks.task import Evaluation, Features, pad_id
+from graftune.tasks.features import Features
+from graftune.tasks.running import pad_id
+from graftune.tasks.task import Evaluation
 from graftune.tasks.template import Template
 from graftune.training.prepare import Prepared, prepare, read_tables
 from graftune.training.recipe import Recipe

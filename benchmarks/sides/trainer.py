@@ -9,7 +9,7 @@ import torch
 import transformers
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from graftune.tasks.task import Features
+from graftune.tasks.features import Features
 from sides.figures import Clock
 
 

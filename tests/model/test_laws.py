@@ -20,19 +20,7 @@ from graftune.parts import Bias
 from methods_under_test import MERGEABLE, METHODS, NO_OP, disturb
 from support import MIXED, fitted, observed, shares
 
-#: (family, method) -> why a law does not hold yet.
-OPEN: dict[tuple[str, str], str] = {
-    **{(family, "full"): "reads a table's weight without calling the table" for family in ("deberta", "detr")},
-    **{
-        ("clip-text", method): "tells its attention at each call that it is causal"
-        for method in ("prefix", "prefix-direct", "prefix-shifted", "p-tuning-v2", "p-tuning-v2-mlp")
-    },
-}
-CELLS = [
-    pytest.param(f, m, id=f"{f}-{m}", marks=[pytest.mark.xfail(reason=OPEN[f, m])] if (f, m) in OPEN else [])
-    for f in FAMILIES
-    for m in METHODS
-]
+CELLS = [pytest.param(f, m, id=f"{f}-{m}") for f in FAMILIES for m in METHODS]
 #: Family -> the parameters that no input moves: for masked images; a fixed table of sines; values of zeros.
 IDLE = {"dinov2": ("mask_token",), "marian": ("embed_positions",), "detr": ("decoder/layers/0/self_attn/v_proj",)}
 #: A key bias shifts all scores of a query alike, which softmax cancels.
@@ -164,7 +152,7 @@ def test_every_parameter_gets_a_gradient_that_checkpointing_keeps(family: str, m
 
 
 def all_that_share(family: str) -> list[str]:
-    return [method for method in METHODS if shares(family, method) and (family, method) not in OPEN]
+    return [method for method in METHODS if shares(family, method)]
 
 
 def add_all(model: AdaptedModel, methods: list[str]) -> None:

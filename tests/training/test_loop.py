@@ -20,7 +20,7 @@ from graftune.methods.method import PRESETS
 from graftune.model.adapted import AdaptedModel
 from graftune.tasks import registry
 from graftune.tasks.data import read
-from graftune.tasks.task import first_virtual_id
+from graftune.tasks.running import first_virtual_id
 from graftune.tasks.template import Template
 from graftune.training.budget import Budget
 from graftune.training.optimizer import set_rate

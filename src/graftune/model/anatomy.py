@@ -30,6 +30,7 @@ class Anatomy:
         run = dry_run(base, self.modules)
         for number, (path, events) in enumerate(by_layer(run).items()):
             self.layers.append(read_layer(number, path, events))
+        self._ran = {e.path for e in run}
         calls = [e for e in run if not e.is_block]
         last = max((i for i, e in enumerate(calls) if layer_index(self, e.path) >= 0), default=len(calls))
         self._behind = {e.path for e in calls[last + 1 :]}
@@ -145,6 +146,18 @@ class Anatomy:
             for path, module in self.modules.items()
             if is_linear(module) and (path == name or path.endswith("." + name))
         ]
+
+    def reader(self, path: str) -> nn.Module:
+        """The module at whose calls the parameters at ``path`` are read.
+
+        That is the module itself, or where others read them without calling it (DETR's queries), the nearest one
+        above that is called. Tied parameters (BART's shared table) are read where a module that has them is called.
+        """
+        own = {id(p) for p in self.modules[path]._parameters.values()}
+        tied = any(own & {id(p) for p in self.modules[other]._parameters.values()} for other in self._ran)
+        while path and path not in self._ran and not tied:
+            path = path.rpartition(".")[0]
+        return self.modules[path]
 
     def depth(self, path: str) -> int:
         """The lowest layer that a change of this module can reach: 0 for the embeddings, n behind the n layers."""

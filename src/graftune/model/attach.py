@@ -165,25 +165,26 @@ def _(part: Bottleneck, graft: Graft) -> list[Handle]:
 @attach.register
 def _(part: ParameterCopy, graft: Graft) -> list[Handle]:
     swapped: dict[str, nn.Parameter | None] = {}
+    owner, reader = graft.module, graft.anatomy.reader(graft.site.path)
 
-    def swap(module: nn.Module) -> None:
+    def swap() -> None:
         for name, copy in part().items():
-            original = swapped[name] = module._parameters[name]
+            original = swapped[name] = owner._parameters[name]
             # A base in bf16 computes in bf16, whatever its trained copies are kept in.
-            module._parameters[name] = copy if original is None else copy.to(original.dtype)
+            owner._parameters[name] = copy if original is None else copy.to(original.dtype)
 
-    def restore(module: nn.Module) -> None:
+    def restore() -> None:
         for name, original in swapped.items():
-            module._parameters[name] = original
+            owner._parameters[name] = original
         swapped.clear()
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if graft.active() and graft.routing.covers_all(graft.name):
-            swap(module)
+            swap()
 
     def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         if swapped:
-            restore(module)
+            restore()
             return None
         if not graft.active() or output is None:  # None: the module itself failed
             return None
@@ -205,18 +206,18 @@ def _(part: ParameterCopy, graft: Graft) -> list[Handle]:
                 return value
             return value.index_select(0, rows)
 
-        swap(module)
+        swap()
         try:
             with graft.routing.only(graft.name, len(rows)):
                 mine = module.forward(*map(own, args), **{k: own(v) for k, v in kwargs.items()})
         finally:
-            restore(module)
+            restore()
         whole = output.expand(batch, *output.shape[1:]) if output.shape[0] == 1 else output
         return whole.index_copy(0, rows, mine.expand(len(rows), *mine.shape[1:]).to(whole.dtype))
 
     return [
-        graft.module.register_forward_pre_hook(before, with_kwargs=True),
-        graft.module.register_forward_hook(after, with_kwargs=True, always_call=True),
+        reader.register_forward_pre_hook(before, with_kwargs=True),
+        reader.register_forward_hook(after, with_kwargs=True, always_call=True),
     ]
 
 

@@ -42,10 +42,13 @@ def _forward(
 ) -> tuple[Tensor, Tensor | None]:
     for probe in _probes:
         probe(module, query, key, value)
-    widen = _widenings.get(module)
+    widen, extend = _widenings.get(module), _extensions.get(module)
+    if attention_mask is None and kwargs.get("is_causal") and query.shape[2] > 1 and (widen or extend):
+        # Said at the call and not on the module (CLIP): spelled out, before there are more keys than queries.
+        own = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
+        attention_mask = as_mask(own[None, None], query.dtype)
     if widen is not None:  # before the rows: they stand in front of the whole sequence
         attention_mask = widen(query, attention_mask)
-    extend = _extensions.get(module)
     if extend is not None:
         before = key.shape[2]
         key, value, attention_mask = extend(module, query, key, value, attention_mask)

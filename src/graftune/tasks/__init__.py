@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from graftune.tasks.data import Row, Table, grouped, read
     from graftune.tasks.detect import Detect
     from graftune.tasks.extract import Extract
+    from graftune.tasks.features import Features
     from graftune.tasks.generate import Generate
     from graftune.tasks.image_classify import ImageClassify
     from graftune.tasks.instruct import Instruct
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from graftune.tasks.regress import Regress
     from graftune.tasks.summarize import Summarize
     from graftune.tasks.tag import Tag
-    from graftune.tasks.task import Evaluation, Features, Task
+    from graftune.tasks.task import Evaluation, Task
     from graftune.tasks.template import Encoded, Template
     from graftune.tasks.translate import Translate
 
@@ -32,7 +33,7 @@ _HOMES = {
     "Encoded": "template",
     "Evaluation": "task",
     "Extract": "extract",
-    "Features": "task",
+    "Features": "features",
     "Generate": "generate",
     "ImageClassify": "image_classify",
     "Instruct": "instruct",

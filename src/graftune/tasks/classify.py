@@ -15,18 +15,9 @@ from graftune.model.adapted import AdaptedModel
 from graftune.tasks import labels, metrics
 from graftune.tasks.batches import inputs
 from graftune.tasks.data import Row
-from graftune.tasks.task import (
-    Evaluation,
-    Features,
-    Progress,
-    Task,
-    answered,
-    first_virtual_id,
-    fit,
-    need_rows,
-    pad_id,
-    truncation,
-)
+from graftune.tasks.features import Features, fit, truncation
+from graftune.tasks.running import pad_id
+from graftune.tasks.task import Evaluation, Task
 from graftune.tasks.template import Template
 
 
@@ -104,37 +95,18 @@ class Classify(Task):
         scores = self.scores(outputs, batch)
         return cross_entropy(scores, batch["labels"].to(scores.device), label_smoothing=smoothing)
 
-    def evaluate(
-        self,
-        model: AdaptedModel,
-        tokenizer: Any,
-        rows: Sequence[Row],
-        adapter: str | None,
-        template: Template,
-        *,
-        batch_size: int = 16,
-        max_length: int | None = None,
-        progress: Progress | None = None,
-    ) -> Evaluation:
-        """Accuracy, macro F1 and mean loss; each prediction has the probabilities of all labels.
+    def read(self, outputs: Any, batch: dict[str, Any]) -> list[list[float]]:
+        """The logarithms of the labels' probabilities."""
+        found: list[list[float]] = self.scores(outputs, batch).log_softmax(-1).tolist()
+        return found
 
-        Raises GraftuneError for unknown labels, and for a base that cannot tell padding from text.
-        """
-        need_rows(rows)
-        self.check(rows)
-        virtual = first_virtual_id(model)
-        features = [self.encode(row, tokenizer, template, virtual, max_length) for row in rows]
-
-        def read(outputs: Any, batch: dict[str, Any]) -> list[list[float]]:
-            return self.scores(outputs, batch).log_softmax(-1).tolist()
-
-        found = answered(
-            self, model, adapter, features, self.padding(model, tokenizer), batch_size, read, progress=progress
-        )
+    def judge(self, rows: Sequence[Row], parts: Sequence[Sequence[Features]], found: Sequence[list[Any]]) -> Evaluation:
+        """Accuracy, macro F1 and mean loss; each prediction has the probabilities of all labels."""
         known = self.known()
+        chances = [own[0] for own in found]
         truth = [self.index(row) for row in rows]
-        guesses = [max(range(len(known)), key=values.__getitem__) for values in found]
-        loss = -sum(values[i] for values, i in zip(found, truth, strict=True)) / len(rows)
+        guesses = [max(range(len(known)), key=values.__getitem__) for values in chances]
+        loss = -sum(values[i] for values, i in zip(chances, truth, strict=True)) / len(rows)
         predictions = [
             {
                 "line": row.line,
@@ -143,10 +115,10 @@ class Classify(Task):
                 "prediction": known[guess],
                 "probabilities": dict(zip(known, torch.tensor(values).exp().tolist(), strict=True)),
             }
-            for row, guess, values in zip(rows, guesses, found, strict=True)
+            for row, guess, values in zip(rows, guesses, chances, strict=True)
         ]
         scores = metrics.classification(guesses, truth) | {"loss": loss}
-        return Evaluation(scores, predictions, self.notes(features))
+        return Evaluation(scores, predictions, {"truncated": truncation(parts)})
 
     def padding(self, model: AdaptedModel, processor: Any) -> int:
         """Raises GraftuneError where the base knows none: its head then cannot find the end of a row."""
@@ -159,10 +131,6 @@ class Classify(Task):
                 do="load the base with **task.model_arguments(tokenizer)",
             )
         return int(padding)
-
-    def notes(self, features: Sequence[Features]) -> dict[str, str]:
-        """How the figures came about."""
-        return {"truncated": truncation(sum(item.truncated for item in features), len(features))}
 
     def known(self) -> tuple[str, ...]:
         """The labels. Raises GraftuneError before `prepare`."""

@@ -14,8 +14,9 @@ from graftune.model.adapted import AdaptedModel
 from graftune.tasks import labels
 from graftune.tasks.classify import Classify
 from graftune.tasks.data import Row, bad_lines
+from graftune.tasks.features import Features, fit
 from graftune.tasks.label_words import LabelWords, label_words
-from graftune.tasks.task import Features, Task, fit
+from graftune.tasks.task import Task
 from graftune.tasks.template import Template
 
 

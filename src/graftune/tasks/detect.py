@@ -13,8 +13,8 @@ from graftune.model.adapted import AdaptedModel
 from graftune.tasks import cells, images, labels, metrics
 from graftune.tasks.columns import Columns
 from graftune.tasks.data import Row
-from graftune.tasks.losses import mean_over
-from graftune.tasks.task import Evaluation, Features, Progress, Task, answered, evaluating, need_rows
+from graftune.tasks.features import Features
+from graftune.tasks.task import Evaluation, Task
 from graftune.tasks.template import Template
 
 
@@ -120,45 +120,23 @@ class Detect(Task):
         """The base's loss for the batch; `smoothing` has no meaning here."""
         return outputs.loss.float()
 
-    def evaluate(
-        self,
-        model: AdaptedModel,
-        tokenizer: Any,
-        rows: Sequence[Row],
-        adapter: str | None,
-        template: Template,
-        *,
-        batch_size: int = 16,
-        max_length: int | None = None,
-        progress: Progress | None = None,
-    ) -> Evaluation:
+    def read(self, outputs: Any, batch: dict[str, Any]) -> list[tuple[Tensor, Tensor, Tensor, float]]:
+        """Scores, labels and boxes (0 to 1) of all predictions for an image, and the mean loss of its batch."""
+        # Every prediction counts: the metric ranks them by their scores.
+        found = self._processor.post_process_object_detection(outputs, threshold=0.0)
+        loss = outputs.loss.item()
+        return [(one["scores"].cpu(), one["labels"].cpu(), one["boxes"].cpu(), loss) for one in found]
+
+    def judge(self, rows: Sequence[Row], parts: Sequence[Sequence[Features]], found: Sequence[list[Any]]) -> Evaluation:
         """COCO's mAP over overlaps of 0.5 to 0.95, mAP at 0.5 and 0.75 (0 to 1), and the mean loss over images."""
-        need_rows(rows)
-        self.check(rows)
-        features = [self.encode(row, tokenizer, template, 0) for row in rows]
-        sizes = [images.opened(row.input).size[::-1] for row in rows]  # (height, width)
-
-        def read(outputs: Any, batch: dict[str, Any]) -> list[tuple[Tensor, Tensor, Tensor]]:
-            # Boxes from 0 to 1, for every prediction: the metric ranks them by their scores.
-            found = tokenizer.post_process_object_detection(outputs, threshold=0.0)
-            return [(one["scores"].cpu(), one["labels"].cpu(), one["boxes"].cpu()) for one in found]
-
-        found = answered(self, model, adapter, features, 0, batch_size, read, progress=progress)
-        with evaluating(model):
-            loss = mean_over(model, adapter, self, features, 0, batch_size)
-        pixels = [
-            (scores, guesses, boxes * torch.tensor([width, height] * 2))
-            for (scores, guesses, boxes), (height, width) in zip(found, sizes, strict=True)
-        ]
         known = labels.known(self.labels, type(self).__name__)
-        truth = [
-            (
-                torch.tensor([known.index(label) for label, _ in row.target]).long(),
-                torch.tensor([box for _, box in row.target], dtype=torch.float32).view(-1, 4),
-            )
-            for row in rows
-        ]
-        scores, notes = metrics.detection(pixels, truth, known)
+        guessed, truth = [], []
+        for row, ((scores, guesses, boxes, _),) in zip(rows, found, strict=True):
+            guessed.append((scores, guesses, boxes * torch.tensor(images.opened(row.input).size * 2)))
+            wanted = torch.tensor([known.index(label) for label, _ in row.target]).long()
+            truth.append((wanted, torch.tensor([box for _, box in row.target], dtype=torch.float32).view(-1, 4)))
+        figures, notes = metrics.detection(guessed, truth, known)
+        figures["loss"] = sum(loss for ((_, _, _, loss),) in found) / len(rows)
         predictions = [
             {
                 "line": row.line,
@@ -166,9 +144,9 @@ class Detect(Task):
                 "target": _listed(row.target),
                 "prediction": _listed(_sure(own, known)),
             }
-            for row, own in zip(rows, pixels, strict=True)
+            for row, own in zip(rows, guessed, strict=True)
         ]
-        return Evaluation(scores | {"loss": loss}, predictions, notes)
+        return Evaluation(figures, predictions, notes)
 
     def shown(self, row: Row) -> str:
         return images.shown(row.input)

@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from graftune.errors import GraftuneError, unknown
-from graftune.model.adapted import AdaptedModel
 from graftune.tasks import cells, labels, metrics
 from graftune.tasks.batches import inputs
 from graftune.tasks.columns import Columns
 from graftune.tasks.data import Row
-from graftune.tasks.task import Evaluation, Features, Progress, Task, answered, first_virtual_id, fit, need_rows
+from graftune.tasks.features import Features, fit
+from graftune.tasks.task import Evaluation, Task
 from graftune.tasks.template import Template
 
 
@@ -145,58 +145,33 @@ class Extract(Task):
             + cross_entropy(outputs.end_logits.float(), end, label_smoothing=smoothing)
         )
 
-    def evaluate(
-        self,
-        model: AdaptedModel,
-        tokenizer: Any,
-        rows: Sequence[Row],
-        adapter: str | None,
-        template: Template,
-        *,
-        batch_size: int = 16,
-        max_length: int | None = None,
-        progress: Progress | None = None,
-    ) -> Evaluation:
+    def read(self, outputs: Any, batch: dict[str, Any]) -> list[tuple[float, int, int, float]]:
+        """The best span of each window (its score, first and last piece), and the window's loss."""
+        start, end = outputs.start_logits.float(), outputs.end_logits.float()
+        sides = zip((start, end), batch["labels"].unbind(-1), strict=True)
+        losses = [-scores.log_softmax(-1).gather(-1, wanted[:, None])[:, 0] for scores, wanted in sides]
+        spans = [
+            _best(s[a:b], e[a:b], self.longest)
+            for s, e, (a, b) in zip(start, end, batch["spans"].tolist(), strict=True)
+        ]
+        return [(*span, loss) for span, loss in zip(spans, (sum(losses) / 2).tolist(), strict=True)]
+
+    def judge(self, rows: Sequence[Row], parts: Sequence[Sequence[Features]], found: Sequence[list[Any]]) -> Evaluation:
         """Exact match and F1 of words as SQuAD has them, 0 to 100, and the mean loss over windows."""
-        need_rows(rows)
-        self.check(rows)
-        virtual = first_virtual_id(model)
-        windows = [self.parts(row, tokenizer, template, virtual, max_length) for row in rows]
-        flat = [window for own in windows for window in own]
-
-        def read(outputs: Any, batch: dict[str, Any]) -> list[tuple[float, int, int, float]]:
-            start, end = outputs.start_logits.float(), outputs.end_logits.float()
-            losses = -0.5 * sum(
-                scores.log_softmax(-1).gather(-1, wanted[:, None])[:, 0]
-                for scores, wanted in ((start, batch["labels"][:, 0]), (end, batch["labels"][:, 1]))
-            )
-            spans = batch["spans"].tolist()
-            best = [_best(s[a:b], e[a:b], self.longest) for s, e, (a, b) in zip(start, end, spans, strict=True)]
-            return [(*own, loss) for own, loss in zip(best, losses.tolist(), strict=True)]
-
-        padding = self.padding(model, tokenizer)
-        found = iter(answered(self, model, adapter, flat, padding, batch_size, read))
-        answers, losses = [], []
-        for row, own in zip(rows, windows, strict=True):
-            read_off = [(next(found), window) for window in own]
-            (_, first, last, _), window = max(read_off, key=lambda pair: pair[0][0])
-            text = row.columns[self.context]
-            answers.append(text[window.offsets[first][0] : window.offsets[last][1]])
-            losses += [loss for (_, _, _, loss), _ in read_off]
-        if progress is not None:
-            progress(len(rows))
+        answers = []
+        for row, windows, spans in zip(rows, parts, found, strict=True):
+            (_, first, last, _), window = max(zip(spans, windows, strict=True), key=lambda pair: pair[0][0])
+            assert isinstance(window, Window)
+            span = slice(window.offsets[first][0], window.offsets[last][1])
+            answers.append(row.columns[self.context][span].strip())  # some pieces begin with their space
         scores, notes = metrics.spans(answers, [row.target for row in rows])
         predictions = [
-            {
-                "line": row.line,
-                "input": row.input,
-                "prediction": answer,
-                "references": list(row.target),
-            }
+            {"line": row.line, "input": row.input, "prediction": answer, "references": list(row.target)}
             for row, answer in zip(rows, answers, strict=True)
         ]
-        long = sum(len(own) > 1 for own in windows)
-        notes["windows"] = f"{long} of {len(rows)} texts read in more than one window, {len(flat)} windows in all"
+        losses = [span[-1] for spans in found for span in spans]
+        long = sum(len(own) > 1 for own in parts)
+        notes["windows"] = f"{long} of {len(rows)} texts read in more than one window, {len(losses)} windows in all"
         return Evaluation(scores | {"loss": sum(losses) / len(losses)}, predictions, notes)
 
     def _room(self, row: Row, tokenizer: Any, template: Template, first: int, limit: int) -> int:

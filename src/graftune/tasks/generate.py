@@ -15,20 +15,10 @@ from graftune.model.adapted import AdaptedModel
 from graftune.tasks import metrics
 from graftune.tasks.batches import IGNORED, by_length, inputs, pad
 from graftune.tasks.data import Row, grouped
+from graftune.tasks.features import Features, fit, truncation
 from graftune.tasks.losses import mean_over
-from graftune.tasks.task import (
-    Evaluation,
-    Features,
-    Progress,
-    Task,
-    Trial,
-    evaluating,
-    first_virtual_id,
-    fit,
-    need_rows,
-    to_device,
-    truncation,
-)
+from graftune.tasks.running import Progress, evaluating, first_virtual_id, to_device
+from graftune.tasks.task import Evaluation, Task, Trial, need_rows
 from graftune.tasks.template import Encoded, Template, tokens
 
 TIMED_TOKENS = 24  # written when inference is timed
@@ -215,7 +205,7 @@ class Generate(Task):
             for group, text in zip(groups, texts, strict=True)
         ]
         scores |= {"loss": loss, "perplexity": math.exp(loss) if loss < 700 else math.inf}
-        return Evaluation(scores, predictions, notes | {"truncated": truncation(cut, len(groups))})
+        return Evaluation(scores, predictions, notes | {"truncated": truncation([[item] for item in cut])})
 
     def _mean_loss(
         self,
@@ -257,8 +247,8 @@ class Generate(Task):
         batch_size: int,
         max_length: int | None,
         progress: Progress | None,
-    ) -> tuple[list[str], int]:
-        """What the model writes for each group, and how many inputs were cut."""
+    ) -> tuple[list[str], list[Encoded]]:
+        """What the model writes for each group, and the prompts."""
         end, virtual, padding = self.end(tokenizer), first_virtual_id(model), self.padding(model, tokenizer)
         limit = self._prompt_limit(model, max_length)
         encoded = [self.prompt(row, tokenizer, template, virtual, limit) for row in groups]
@@ -282,7 +272,7 @@ class Generate(Task):
                 texts[i] = tokenizer.decode(ids, skip_special_tokens=True).strip()
             if progress is not None:
                 progress(sum(len(groups[i].references) for i in indices))
-        return texts, sum(item.truncated for item in encoded)
+        return texts, encoded
 
     def _prompt_limit(self, model: AdaptedModel, max_length: int | None) -> int | None:
         """The longest prompt: the maximum length, within the base's positions less the new tokens."""

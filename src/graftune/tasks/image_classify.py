@@ -14,7 +14,7 @@ from graftune.tasks import cells, images, labels
 from graftune.tasks.classify import Classify
 from graftune.tasks.columns import Columns
 from graftune.tasks.data import Row
-from graftune.tasks.task import Features
+from graftune.tasks.features import Features
 from graftune.tasks.template import Template
 
 
@@ -61,9 +61,6 @@ class ImageClassify(Classify):
 
     def padding(self, model: AdaptedModel, processor: Any) -> int:
         return 0
-
-    def notes(self, features: Sequence[Features]) -> dict[str, str]:
-        return {}
 
     def shown(self, row: Row) -> str:
         return images.shown(row.input)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from graftune.tasks.task import Features
+from graftune.tasks.features import Features
 
 
 @dataclass(frozen=True)

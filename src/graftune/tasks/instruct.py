@@ -10,8 +10,8 @@ from graftune.errors import GraftuneError
 from graftune.tasks import cells
 from graftune.tasks.columns import Columns
 from graftune.tasks.data import Row
+from graftune.tasks.features import fit
 from graftune.tasks.generate import Generate
-from graftune.tasks.task import fit
 from graftune.tasks.template import Encoded, Template, special_tokens, tokens
 
 #: For tokenizers without one: a heading for each role.

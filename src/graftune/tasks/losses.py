@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from graftune.model.adapted import AdaptedModel
 from graftune.tasks.batches import IGNORED, by_length
-from graftune.tasks.task import Features, Task, to_device
+from graftune.tasks.features import Features
+from graftune.tasks.running import to_device
+from graftune.tasks.task import Task
 
 CHUNK_BYTES = 2**25  # of logits at a time
 ROWS = 32  # chunks are multiples of it: a product of a new shape has to be prepared first

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,23 +10,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from graftune.model.adapted import AdaptedModel
 from graftune.tasks import cells, labels, metrics
 from graftune.tasks.batches import inputs
 from graftune.tasks.columns import INPUTS, Columns
 from graftune.tasks.data import Row
-from graftune.tasks.task import (
-    Evaluation,
-    Features,
-    Progress,
-    Task,
-    answered,
-    first_virtual_id,
-    fit,
-    need_rows,
-    pad_id,
-    truncation,
-)
+from graftune.tasks.features import Features, fit, truncation
+from graftune.tasks.running import pad_id
+from graftune.tasks.task import Evaluation, Task
 from graftune.tasks.template import Template
 
 
@@ -98,34 +87,19 @@ class Regress(Task):
         found = outputs.logits.float()[:, 0]
         return (found - batch["labels"].to(found.device)).square().mean()
 
-    def evaluate(
-        self,
-        model: AdaptedModel,
-        tokenizer: Any,
-        rows: Sequence[Row],
-        adapter: str | None,
-        template: Template,
-        *,
-        batch_size: int = 16,
-        max_length: int | None = None,
-        progress: Progress | None = None,
-    ) -> Evaluation:
+    def read(self, outputs: Any, batch: dict[str, Any]) -> list[tuple[float, float]]:
+        """The standardised value, and its squared error."""
+        found = outputs.logits.float()[:, 0]
+        errors = (found - batch["labels"].to(found.device)).square()
+        return list(zip(found.tolist(), errors.tolist(), strict=True))
+
+    def judge(self, rows: Sequence[Row], parts: Sequence[Sequence[Features]], found: Sequence[list[Any]]) -> Evaluation:
         """Pearson's and Spearman's correlation, mean absolute and root mean squared error, and the mean loss."""
-        need_rows(rows)
-        virtual = first_virtual_id(model)
-        features = [self.encode(row, tokenizer, template, virtual, max_length) for row in rows]
-
-        def read(outputs: Any, batch: dict[str, Any]) -> list[float]:
-            return outputs.logits.float()[:, 0].tolist()
-
-        padding = self.padding(model, tokenizer)
-        found = answered(self, model, adapter, features, padding, batch_size, read, progress=progress)
-        values = [self.mean + self.spread * value for value in found]
-        loss = math.fsum((a - item.labels) ** 2 for a, item in zip(found, features, strict=True)) / len(rows)
+        values = [self.mean + self.spread * value for ((value, _),) in found]
         predictions = [
-            {"line": row.line, "input": str(row.input), "target": row.target, "prediction": value}
+            {"line": row.line, "input": self.shown(row), "target": row.target, "prediction": value}
             for row, value in zip(rows, values, strict=True)
         ]
-        scores = metrics.regression(values, [row.target for row in rows]) | {"loss": loss}
-        cut = sum(item.truncated for item in features)
-        return Evaluation(scores, predictions, {"truncated": truncation(cut, len(rows))})
+        scores = metrics.regression(values, [row.target for row in rows])
+        scores["loss"] = statistics.fmean(error for ((_, error),) in found)
+        return Evaluation(scores, predictions, {"truncated": truncation(parts)})

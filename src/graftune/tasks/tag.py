@@ -10,22 +10,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from graftune.errors import GraftuneError
-from graftune.model.adapted import AdaptedModel
 from graftune.tasks import cells, labels, metrics
 from graftune.tasks.batches import IGNORED, inputs, pad
 from graftune.tasks.columns import Columns
 from graftune.tasks.data import Row
-from graftune.tasks.task import (
-    Evaluation,
-    Features,
-    Progress,
-    Task,
-    answered,
-    first_virtual_id,
-    fit,
-    need_rows,
-    truncation,
-)
+from graftune.tasks.features import Features, fit, truncation
+from graftune.tasks.task import Evaluation, Task
 from graftune.tasks.template import Template
 
 
@@ -115,43 +105,25 @@ class Tag(Task):
         chosen = batch["labels"] != IGNORED
         return cross_entropy(outputs.logits[chosen].float(), batch["labels"][chosen], label_smoothing=smoothing)
 
-    def evaluate(
-        self,
-        model: AdaptedModel,
-        tokenizer: Any,
-        rows: Sequence[Row],
-        adapter: str | None,
-        template: Template,
-        *,
-        batch_size: int = 16,
-        max_length: int | None = None,
-        progress: Progress | None = None,
-    ) -> Evaluation:
+    def read(self, outputs: Any, batch: dict[str, Any]) -> list[tuple[list[int], list[float]]]:
+        """The likeliest tag and the loss of every word."""
+        found = []
+        for own, wanted in zip(outputs.logits.float().log_softmax(-1), batch["labels"], strict=True):
+            chosen = wanted != IGNORED
+            losses = -own[chosen].gather(-1, wanted[chosen, None])
+            found.append((own[chosen].argmax(-1).tolist(), losses.flatten().tolist()))
+        return found
+
+    def judge(self, rows: Sequence[Row], parts: Sequence[Sequence[Features]], found: Sequence[list[Any]]) -> Evaluation:
         """Precision, recall and F1 of entities, accuracy of words, mean loss over words."""
-        need_rows(rows)
-        self.check(rows)
-        virtual = first_virtual_id(model)
-        features = [self.encode(row, tokenizer, template, virtual, max_length) for row in rows]
-
-        def read(outputs: Any, batch: dict[str, Any]) -> list[tuple[list[int], list[float]]]:
-            scores = outputs.logits.float().log_softmax(-1)
-            found = []
-            for own, wanted in zip(scores, batch["labels"], strict=True):
-                chosen = wanted != IGNORED
-                losses = -own[chosen].gather(-1, wanted[chosen, None])
-                found.append((own[chosen].argmax(-1).tolist(), losses.flatten().tolist()))
-            return found
-
-        padding = self.padding(model, tokenizer)
-        found = answered(self, model, adapter, features, padding, batch_size, read, progress=progress)
         known = self.known()
         rest = "O" if "O" in known else known[0]
         guesses = [
             [known[i] for i in guess] + [rest] * (len(row.input) - len(guess))
-            for row, (guess, _) in zip(rows, found, strict=True)
+            for row, ((guess, _),) in zip(rows, found, strict=True)
         ]
         scores, notes = metrics.tags(guesses, [list(row.target) for row in rows])
-        losses = [loss for _, own in found for loss in own]
+        losses = [loss for ((_, own),) in found for loss in own]
         predictions = [
             {
                 "line": row.line,
@@ -161,7 +133,7 @@ class Tag(Task):
             }
             for row, guess in zip(rows, guesses, strict=True)
         ]
-        notes["truncated"] = truncation(sum(item.truncated for item in features), len(rows))
+        notes["truncated"] = truncation(parts)
         return Evaluation(scores | {"loss": sum(losses) / len(losses)}, predictions, notes)
 
     def shown(self, row: Row) -> str:

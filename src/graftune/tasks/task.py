@@ -3,42 +3,25 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from graftune.errors import GraftuneError
-from graftune.tasks.batches import IGNORED, by_length
+from graftune.tasks.batches import IGNORED
 from graftune.tasks.columns import TEXT, Columns
 from graftune.tasks.data import Row, bad_lines
-from graftune.tasks.template import Encoded, Template, Value
+from graftune.tasks.features import Features
+from graftune.tasks.running import Progress, answered, first_virtual_id, pad_id, to_device
+from graftune.tasks.template import Template
 
 if TYPE_CHECKING:
     from graftune.model.adapted import AdaptedModel
 
-Progress = Callable[[int], None]
 Trial = Callable[[str | None], object]
-
-
-@dataclass(frozen=True)
-class Features:
-    """One encoded row: its ids, what it is trained on (a label an id, -100 = none; or what the task has instead).
-
-    `truncated` says whether input was cut.
-    """
-
-    ids: list[int]
-    labels: Any
-    truncated: bool = False
-
-    @property
-    def length(self) -> int:
-        """How many positions of the base it takes."""
-        return len(self.ids)
 
 
 @dataclass(frozen=True)
@@ -187,7 +170,6 @@ class Task(ABC):
         """Solved examples as text: `Template(Template.literal(text) + "{input}")` puts them first."""
         return "".join(self.demonstration(row) for row in rows)
 
-    @abstractmethod
     def evaluate(
         self,
         model: AdaptedModel,
@@ -200,7 +182,30 @@ class Task(ABC):
         max_length: int | None = None,
         progress: Progress | None = None,
     ) -> Evaluation:
-        """Run `adapter` (None = the plain base) on `rows`; `progress` gets the number of rows just done."""
+        """Run `adapter` (None = the plain base) on `rows`; `progress` gets the number of rows just done.
+
+        Raises GraftuneError for no rows, and for rows that the task cannot use.
+        """
+        need_rows(rows)
+        self.check(rows)
+        virtual = first_virtual_id(model)
+        parts = [self.parts(row, tokenizer, template, virtual, max_length) for row in rows]
+        flat = [part for own in parts for part in own]
+        padding = self.padding(model, tokenizer)
+        told = progress if len(flat) == len(rows) else None
+        results = iter(answered(self, model, adapter, flat, padding, batch_size, told))
+        found = [[next(results) for _ in own] for own in parts]
+        if progress is not None and told is None:
+            progress(len(rows))
+        return self.judge(rows, parts, found)
+
+    def read(self, outputs: Any, batch: dict[str, Any]) -> Sequence[Any]:
+        """What the outputs say of each of the batch's features, for `judge`."""
+        raise NotImplementedError
+
+    def judge(self, rows: Sequence[Row], parts: Sequence[Sequence[Features]], found: Sequence[list[Any]]) -> Evaluation:
+        """Metrics and predictions from what was read for every part of every row."""
+        raise NotImplementedError
 
     def trial(self, model: AdaptedModel, processor: Any, rows: Sequence[Row], template: Template) -> Trial:
         """What inference is timed on: a call that answers these rows with an adapter or none, once.
@@ -241,112 +246,9 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def answered(
-    task: Task,
-    model: AdaptedModel,
-    adapter: str | None,
-    features: Sequence[Features],
-    padding: int,
-    batch_size: int,
-    read: Callable[[Any, dict[str, Any]], Sequence[Any]],
-    progress: Progress | None = None,
-) -> list[Any]:
-    """What `read(outputs, batch)` finds for each of the features, in their order; one forward pass a batch."""
-    found: list[Any] = [None] * len(features)
-    with evaluating(model):
-        for indices in by_length([item.length for item in features], batch_size):
-            batch = to_device(task.collate([features[i] for i in indices], padding), model)
-            outputs = task.outputs(model, batch, adapter)
-            for i, value in zip(indices, read(outputs, batch), strict=True):
-                found[i] = value
-            if progress is not None:
-                progress(len(indices))
-    return found
-
-
-def fit(
-    template: Template,
-    row: Row,
-    tokenizer: Any,
-    first_virtual_id: int,
-    max_length: int | None,
-    *,
-    reserved: int = 0,
-    suffix: bool = True,
-    values: Mapping[str, Value] | None = None,
-) -> Encoded:
-    """The template filled with the row's columns, or `values` over them, within `max_length` less `reserved` tokens.
-
-    Raises GraftuneError, naming the row's line, when even a single token of a column does not fit.
-    """
-    limit = None if max_length is None else max_length - reserved
-    try:
-        return template.encode(tokenizer, {**row.texts, **(values or {})}, first_virtual_id, limit, suffix=suffix)
-    except GraftuneError as error:
-        if limit is None or "no room" not in str(error):  # then length is not the reason
-            raise
-        raise GraftuneError(
-            f"line {row.line}: the sequence is too long",
-            received=f"{reserved} tokens after the template, and a template that fits no input in the rest",
-            expected=f"at most {max_length} tokens, at least one of them the input's",
-            do="raise the maximum length, shorten the template, or delete the row",
-        ) from error
-
-
-def first_virtual_id(model: AdaptedModel) -> int:
-    """The id of the first virtual token: the number of rows of the base's embedding; 0 where inputs are no tokens."""
-    table = model.base.get_input_embeddings()
-    return table.num_embeddings if isinstance(table, nn.Embedding) else 0
-
-
-def pad_id(tokenizer: Any) -> int:
-    """The id to pad with: the tokenizer's own, else its end of text, which the attention mask hides."""
-    for name in ("pad_token_id", "eos_token_id"):
-        if (token := getattr(tokenizer, name, None)) is not None:
-            return int(token)
-    return 0
-
-
-def to_device(batch: dict[str, Any], model: AdaptedModel) -> dict[str, Any]:
-    """The batch on the base's device: its tensors, and those in lists and dictionaries."""
-    device = next(model.base.parameters()).device
-
-    def moved(value: Any) -> Any:
-        if isinstance(value, list):
-            return [moved(one) for one in value]
-        if isinstance(value, dict):
-            return {name: moved(one) for name, one in value.items()}
-        return value.to(device) if isinstance(value, Tensor) else value
-
-    found = {name: moved(value) for name, value in batch.items()}
-    if "pixel_values" in found:  # a table of embeddings gives its own precision; pixels come in float32
-        found["pixel_values"] = found["pixel_values"].to(model.base.dtype)
-    return found
-
-
 def need_rows(rows: Sequence[Row]) -> None:
     """Raise GraftuneError for an evaluation of nothing, whose metrics would mean nothing."""
     if not rows:
         raise GraftuneError(
             "no rows to evaluate", received="an empty list", expected="at least one row", do="check the data"
         )
-
-
-def truncation(count: int, total: int) -> str:
-    """The note that says how many inputs were cut."""
-    return f"{count} of {total} inputs cut to fit the maximum length"
-
-
-@contextmanager
-def evaluating(model: AdaptedModel) -> Iterator[None]:
-    """No gradients and no dropout inside; every module's own mode is restored after."""
-    roots = [root for root in (model, model.base) if isinstance(root, nn.Module)]
-    modes = {module: module.training for root in roots for module in root.modules()}
-    for module in modes:
-        module.training = False
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from graftune.errors import GraftuneError
 from graftune.model.adapted import AdaptedModel
+from graftune.tasks.features import Features
 from graftune.tasks.losses import mean_over
-from graftune.tasks.task import Features, Task, evaluating
+from graftune.tasks.running import evaluating
+from graftune.tasks.task import Task
 from graftune.training import distributed, state
 from graftune.training.batching import Batches
 from graftune.training.budget import Budget

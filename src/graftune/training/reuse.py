@@ -14,7 +14,8 @@ from graftune.errors import GraftuneError
 from graftune.model.adapted import AdaptedModel
 from graftune.tasks import registry
 from graftune.tasks.data import Row, Table
-from graftune.tasks.task import Evaluation, Progress, Task
+from graftune.tasks.running import Progress
+from graftune.tasks.task import Evaluation, Task
 from graftune.tasks.template import Template
 
 NAME = "adapter"

@@ -18,7 +18,9 @@ from graftune.errors import GraftuneError
 from graftune.methods.method import Method
 from graftune.model.adapted import AdaptedModel
 from graftune.model.adapter import Count
-from graftune.tasks.task import Evaluation, Features, first_virtual_id
+from graftune.tasks.features import Features
+from graftune.tasks.running import first_virtual_id
+from graftune.tasks.task import Evaluation
 from graftune.training import distributed, state, trackers
 from graftune.training import recipe as recipes
 from graftune.training.budget import Budget, budget_of

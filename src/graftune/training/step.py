@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from graftune.model.adapted import AdaptedModel
+from graftune.tasks.features import Features
 from graftune.tasks.losses import mean_loss
-from graftune.tasks.task import Features, Task, to_device
+from graftune.tasks.running import to_device
+from graftune.tasks.task import Task
 from graftune.training import distributed
 from graftune.training.batching import micro_batches, padded
 from graftune.training.budget import Budget

@@ -18,7 +18,9 @@ from torch import Tensor
 from graftune.model.adapted import AdaptedModel
 from graftune.model.trunk import Trunk, lowest
 from graftune.tasks.batches import by_length
-from graftune.tasks.task import Features, Task, to_device
+from graftune.tasks.features import Features
+from graftune.tasks.running import to_device
+from graftune.tasks.task import Task
 from graftune.training.batching import padded
 
 BATCH_TOKENS = 2048
