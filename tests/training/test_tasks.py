@@ -13,6 +13,7 @@ import torch
 import transformers as t
 from PIL import Image
 
+from graftune.bases.loading import load_base
 from graftune.errors import GraftuneError
 from graftune.tasks import registry
 from graftune.tasks.data import read, read_inputs, rows_of
@@ -260,6 +261,16 @@ def test_a_misspelt_column_of_a_template_is_named_before_anything_runs(all_cases
     with pytest.raises(GraftuneError, match=r"unknown template column 'txt'[\s\S]*did you mean 'text'"):
         train(known["cloze"].base, small("lora"), out=tmp_path / "out", **recipe)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_head_for_other_labels_starts_anew(all_cases):
+    case = all_cases[1]["image-classify"]
+    saved = t.ViTForImageClassification.from_pretrained(case.base).classifier.weight
+    for labels, kept in ((("LABEL_0", "LABEL_1"), True), (("dark", "light"), False), (("a", "b", "c"), False)):
+        task = registry.make("image-classify")
+        task.labels = labels
+        found = load_base(case.base, task, None).classifier.weight
+        assert (found.shape == saved.shape and torch.equal(found, saved)) == kept
 
 
 def test_images_in_half_precision(all_cases, tmp_path):

@@ -144,12 +144,25 @@ def load_base(
                     **packed,
                 ),
             )
+            _forget_labels(base, task, config, info["missing_keys"])
     finally:
         transformers.logging.set_verbosity(verbosity)
         transformers.logging.enable_progress_bar()
     _check(name, base, task, [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
     loaded: PreTrainedModel = base.to(device).eval()
     return loaded
+
+
+def _forget_labels(base: PreTrainedModel, task: Task, saved: Any, missing: Iterable[str]) -> None:
+    """Start the maps to labels anew where the checkpoint's are for others, of which there may happen to be as many."""
+    wanted = task.model_arguments().get("id2label")
+    if wanted is None or wanted == saved.id2label:
+        return
+    for head in task.head_names(base):
+        for path, module in base.get_submodule(head).named_modules(prefix=head):
+            maps = isinstance(module, torch.nn.Linear) and module.out_features - len(wanted) in (0, 1)  # 1: no object
+            if maps and f"{path}.weight" not in missing:
+                module.reset_parameters()
 
 
 def _unfit(name: str, task: Task, auto: str, received: str) -> GraftuneError:

@@ -117,11 +117,11 @@ def _worse_later(metric: str) -> Callable[[MethodRow], float]:
 
 
 def _is_close(row: MethodRow, best: MethodRow, share: float = CLOSE) -> bool:
-    """Within the larger of both seed spreads, or within a share of the best."""
+    """Within the two spreads over seeds (their root mean square), or within a share of the best."""
     assert row.quality is not None
     assert best.quality is not None
     gap = abs(best.quality.mean - row.quality.mean)
-    spread = max(row.quality.spread or 0, best.quality.spread or 0)
+    spread = math.hypot(row.quality.spread or 0, best.quality.spread or 0) / math.sqrt(2)
     return gap <= max(spread, share * abs(best.quality.mean))
 
 
