@@ -186,12 +186,12 @@ def test_the_smallest_within_five_percent_is_named() -> None:
 
 def test_the_seed_spread_counts_as_close() -> None:
     runs = [run("Full", q, s, stored=9000) for s, q in enumerate((36, 40, 44))]
-    runs += [run("Prompt", 37.5, s, stored=10) for s in range(3)]
+    runs += [run("Prompt", 36.5, s, stored=10) for s in range(3)]
     assert "Smallest within the seed spread or 5 % of it: Prompt" in sentences(*runs)
 
 
 def test_methods_within_the_seed_spread_of_the_best_are_called_level() -> None:
-    runs = [run("A", q, s) for s, q in enumerate((36, 40, 44))] + [run("B", 37.5, s) for s in range(3)]
+    runs = [run("A", q, s) for s, q in enumerate((36, 40, 44))] + [run("B", 37, s) for s in range(3)]
     runs += [run("C", 20, s) for s in range(3)]
     assert "Level with it, by the spread over seeds: B." in sentences(*runs)
     assert "Level" not in sentences(run("A", 2), run("B", 1))

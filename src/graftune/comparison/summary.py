@@ -116,13 +116,17 @@ def _worse_later(metric: str) -> Callable[[MethodRow], float]:
     return lambda row: -_sign(metric) * row.quality.mean if row.quality else math.inf
 
 
-def _is_close(row: MethodRow, best: MethodRow, share: float = CLOSE) -> bool:
-    """Within the two spreads over seeds (their root mean square), or within a share of the best."""
+def _is_close(row: MethodRow, best: MethodRow, metric: str, share: float = CLOSE) -> bool:
+    """Whether its middle seed is as good as the worst seed of the best, or its mean within a share of the best's.
+
+    The middle seed, since a method of which one seed diverged has a wide spread, and is not level for that.
+    """
     assert row.quality is not None
     assert best.quality is not None
-    gap = abs(best.quality.mean - row.quality.mean)
-    spread = math.hypot(row.quality.spread or 0, best.quality.spread or 0) / math.sqrt(2)
-    return gap <= max(spread, share * abs(best.quality.mean))
+    own, other = ([_sign(metric) * run.metrics[metric] for run in r.done if metric in run.metrics] for r in (row, best))
+    if statistics.median(own) >= min(other):
+        return True
+    return abs(best.quality.mean - row.quality.mean) <= share * abs(best.quality.mean)
 
 
 def verdict(comparison: Comparison) -> list[str]:
@@ -131,11 +135,11 @@ def verdict(comparison: Comparison) -> list[str]:
     ranked = [row for row in every if row.ok]
     if not ranked:
         return ["No method has finished with a usable result."]
-    best, digits = ranked[0], decimals(every)
-    said = [f"Best quality: {best.label}, with {comparison.header.metric} {quality(best.quality, digits)}."]
-    if level := [row.label for row in ranked[1:] if _is_close(row, best, share=0)]:
+    best, digits, metric = ranked[0], decimals(every), comparison.header.metric
+    said = [f"Best quality: {best.label}, with {metric} {quality(best.quality, digits)}."]
+    if level := [row.label for row in ranked[1:] if _is_close(row, best, metric, share=0)]:
         said.append(f"Level with it, by the spread over seeds: {', '.join(level)}.")
-    sized = [row for row in ranked if row.parameters_stored and _is_close(row, best)]
+    sized = [row for row in ranked if row.parameters_stored and _is_close(row, best, metric)]
     smallest = min(sized, key=_stored, default=best)
     if _stored(smallest) < _stored(best):
         said.append(
