@@ -263,6 +263,34 @@ def test_a_misspelt_column_of_a_template_is_named_before_anything_runs(all_cases
     assert not (tmp_path / "out").exists()
 
 
+def detr(folder: Path) -> str:
+    backbone = t.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], out_features=["stage2"])
+    layers = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    config = t.DetrConfig(
+        use_timm_backbone=False, backbone=None, use_pretrained_backbone=False, backbone_config=backbone,
+        d_model=16, encoder_ffn_dim=16, decoder_ffn_dim=16, num_queries=4, num_labels=1, **layers,
+    )  # fmt: skip
+    processor = t.DetrImageProcessor(size={"shortest_edge": 32, "longest_edge": 64})
+    return save(folder / "detr", t.DetrForObjectDetection(config), processor)
+
+
+@pytest.mark.parametrize("method", ["lora", "prefix", "full"])
+def test_detr_learns_from_images_of_several_shapes(tmp_path, method):
+    rows = objects(tmp_path)
+    Image.new("RGB", (48, 32), (40, 0, 0)).save(tmp_path / "wide.png")
+    rows.append({"image": "wide.png", "objects": [{"label": "cell", "box": [0, 0, 20, 20]}]})
+    file = write(tmp_path / "d.jsonl", rows)
+    options = {"batch_size": 4, "max_steps": 12, "lr": 5e-3, "warmup": 0.0, "train": file, "eval": file}
+    run = train(detr(tmp_path), small(method), out=tmp_path / "run", task="detect", **options)
+    losses = [point["loss"] for point in run.progress.curve]
+    assert min(losses[6:]) < losses[0]
+    again = ready(tmp_path / "run" / "adapter")
+    table = read(file, columns=again.task.columns)
+    assert again.evaluate(table, batch_size=8).metrics == pytest.approx(run.metrics)
+    alone = again.evaluate(table, batch_size=1)
+    assert alone.metrics["map"] == pytest.approx(run.metrics["map"], abs=1e-6)
+
+
 def test_a_head_for_other_labels_starts_anew(all_cases):
     case = all_cases[1]["image-classify"]
     saved = t.ViTForImageClassification.from_pretrained(case.base).classifier.weight

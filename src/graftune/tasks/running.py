@@ -43,7 +43,10 @@ def answered(
 
 def first_virtual_id(model: AdaptedModel) -> int:
     """The id of the first virtual token: the number of rows of the base's embedding; 0 where inputs are no tokens."""
-    table = model.base.get_input_embeddings()
+    try:
+        table = model.base.get_input_embeddings()
+    except NotImplementedError:  # as DETR says it
+        return 0
     return table.num_embeddings if isinstance(table, nn.Embedding) else 0
 
 
