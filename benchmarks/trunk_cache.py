@@ -26,7 +26,7 @@ import graftune as gt
 from graftune.methods.method import Method
 from graftune.tasks.classify import Classify
 from graftune.tasks.data import Row
-from graftune.tasks.features import Features
+from graftune.tasks.features import Features, Reading
 from graftune.tasks.generate import Generate
 from graftune.tasks.task import Task
 from graftune.tasks.template import Template
@@ -71,7 +71,7 @@ def load(case: Case, data: Path, dtype: torch.dtype) -> tuple[Any, Task, list[Fe
     torch.manual_seed(0)
     base = BertForSequenceClassification(BertConfig(num_labels=len(task.labels))).to(dtype).eval()
     words = shapes.tokenizer()
-    return base, task, [task.encode(row, words, Template("{input}"), 10**6) for row in rows]
+    return base, task, [task.encode(row, Reading(words, Template("{input}"), 10**6)) for row in rows]
 
 
 def run(base: Any, case: Case, task: Task, features: Sequence[Features], cached: bool) -> tuple[float, list[float]]:

@@ -14,7 +14,7 @@ from graftune import bases
 from graftune.model.layers import is_linear
 from graftune.tasks.batches import IGNORED
 from graftune.tasks.data import Row
-from graftune.tasks.features import Features
+from graftune.tasks.features import Features, Reading
 from graftune.tasks.generate import Generate
 from graftune.tasks.template import Template
 
@@ -70,7 +70,8 @@ def rows(train: Path, count: int) -> list[Features]:
     lines = train.read_text(encoding="utf-8").splitlines()[:count]
     pairs = [json.loads(line) for line in lines]
     return [
-        task.encode(Row(p["table"], p["text"], n), words, Template("{input}"), 10**6) for n, p in enumerate(pairs, 1)
+        task.encode(Row(p["table"], p["text"], n), Reading(words, Template("{input}"), 10**6))
+        for n, p in enumerate(pairs, 1)
     ]
 
 

@@ -15,7 +15,7 @@ from peft import LoraConfig, TaskType, get_peft_model
 
 import graftune as gt
 from graftune.tasks.data import Row
-from graftune.tasks.features import Features
+from graftune.tasks.features import Features, Reading
 from graftune.tasks.running import pad_id
 from graftune.tasks.task import Evaluation
 from graftune.tasks.template import Template
@@ -37,7 +37,7 @@ def load(recipe: Recipe) -> Prepared:
 def encode(prepared: Prepared, rows: list[Row], recipe: Recipe) -> list[Features]:
     """Rows as Graftune encodes them; no id is a virtual one."""
     limit = recipe.max_length or prepared.max_length
-    return [prepared.task.encode(row, prepared.tokenizer, PLAIN, sys.maxsize, limit) for row in rows]
+    return [prepared.task.encode(row, Reading(prepared.tokenizer, PLAIN, sys.maxsize, limit)) for row in rows]
 
 
 def adapted(prepared: Prepared, recipe: Recipe) -> Any:

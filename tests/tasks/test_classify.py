@@ -14,6 +14,7 @@ from transformers import BartConfig, BartForSequenceClassification
 
 from graftune.errors import GraftuneError
 from graftune.tasks import Classify, Row, Template, from_state
+from graftune.tasks.features import Reading
 
 from .conftest import Plain, byte_level
 
@@ -104,7 +105,7 @@ def test_head_loss_is_the_float64_mean_over_rows(seed):
 
 def test_collate_shapes():
     task = prepared()
-    features = [task.encode(row, TOKENIZER, TEMPLATE, 1000) for row in ROWS]
+    features = [task.encode(row, Reading(TOKENIZER, TEMPLATE, 1000)) for row in ROWS]
     batch = task.collate(features, pad_id=0)
     assert batch["input_ids"].shape == batch["attention_mask"].shape == (3, max(len(f.ids) for f in features))
     assert batch["labels"].tolist() == [1, 0, 1]

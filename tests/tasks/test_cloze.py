@@ -15,6 +15,7 @@ from families import bert_config
 from graftune.errors import GraftuneError
 from graftune.model.adapted import AdaptedModel
 from graftune.tasks import Cloze, Row, Template, from_state
+from graftune.tasks.features import Reading
 from graftune.tasks.label_words import label_words
 
 from .conftest import Plain, byte_level
@@ -130,7 +131,7 @@ def test_a_masked_model_is_scored_at_the_hidden_word(batch_size):
 @given(st.integers(1, 5), st.integers(0, 2**31))
 def test_loss_is_the_float64_mean_over_label_words(rows, seed):
     task = prepared()
-    task.encode(ROWS[0], TOKENIZER, TEMPLATE, 1000)
+    task.encode(ROWS[0], Reading(TOKENIZER, TEMPLATE, 1000))
     logits = torch.randn(rows, len(TOKENIZER), generator=torch.Generator().manual_seed(seed))
     labels = torch.arange(rows) % 2
     expected = logits[:, TOKENIZER.convert_tokens_to_ids(["Ġb", "Ġg"])]
@@ -153,15 +154,15 @@ def test_errors():
         prepared(verbalizer={"good": "great", "poor": "poor"}).check(ROWS)
     task = prepared(verbalizer={"good": "gain", "bad": "great"})
     with pytest.raises(GraftuneError, match="begin with the same token"):
-        task.encode(ROWS[0], TOKENIZER, TEMPLATE, 1000)
+        task.encode(ROWS[0], Reading(TOKENIZER, TEMPLATE, 1000))
     for tokenizer in (TOKENIZER, byte_level(merges=False)):
         with pytest.raises(GraftuneError, match="without a token"):
-            prepared(verbalizer={"good": "", "bad": "b"}).encode(ROWS[0], tokenizer, TEMPLATE, 1000)
+            prepared(verbalizer={"good": "", "bad": "b"}).encode(ROWS[0], Reading(tokenizer, TEMPLATE, 1000))
     with pytest.raises(GraftuneError, match="before any row was encoded"):
         prepared().scores(None, {})
     with pytest.raises(GraftuneError, match=r"the template has no \{mask\}"):
-        masked().encode(ROWS[0], MASKED, TEMPLATE, 1000)
+        masked().encode(ROWS[0], Reading(MASKED, TEMPLATE, 1000))
     with pytest.raises(GraftuneError, match="line 1: its text holds the token \[MASK\]"):
-        masked().encode(Row("a [MASK]", "good", 1), MASKED, GAP, 1000)
+        masked().encode(Row("a [MASK]", "good", 1), Reading(MASKED, GAP, 1000))
     with pytest.raises(GraftuneError, match="bad value for 'words'"):
         Cloze(words="two")

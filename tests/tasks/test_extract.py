@@ -14,6 +14,7 @@ from families import bert_config
 from graftune.errors import GraftuneError
 from graftune.tasks import Extract, Row, Template
 from graftune.tasks.extract import _best
+from graftune.tasks.features import Reading
 
 from .conftest import Plain, byte_level
 
@@ -30,7 +31,7 @@ def row(question: str = "when?", answer: str = "noon", text: str = TEXT, line: i
 def test_windows_see_all_of_the_text_and_name_the_answer(limit, stride, answer):
     task = Extract(stride=stride)
     template = Template("{P:2}{input} {context}")
-    windows = task.parts(row(answer=answer), TOKENIZER, template, FIRST, limit)
+    windows = task.parts(row(answer=answer), Reading(TOKENIZER, template, FIRST, limit))
     seen = set()
     for window in windows:
         assert len(window.ids) <= limit
@@ -80,6 +81,6 @@ def test_bad_rows_and_options():
     with pytest.raises(GraftuneError, match="unknown column 'context'"):
         task.problems([Row("a", ("b",), 1, columns={"contxt": "b"})])
     with pytest.raises(GraftuneError, match="line 1: the question leaves no room for windows"):
-        task.parts(row(), TOKENIZER, Template(task.pattern), FIRST, 12)
+        task.parts(row(), Reading(TOKENIZER, Template(task.pattern), FIRST, 12))
     with pytest.raises(GraftuneError, match="stride is too small"):
         Extract(stride=0)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from graftune.errors import GraftuneError
 from graftune.tasks import Features, Generate, Row, Template, from_state
+from graftune.tasks.features import Reading
 from graftune.tasks.template import tokens
 
 from .conftest import Plain, byte_level
@@ -26,7 +27,7 @@ words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=1
 
 @given(words, words, st.sampled_from(["\n", "", " => "]))
 def test_ids_are_prompt_separator_target_and_end(input, target, separator):
-    features = Generate(separator=separator).encode(Row(input, target, 1), TOKENIZER, TEMPLATE, FIRST)
+    features = Generate(separator=separator).encode(Row(input, target, 1), Reading(TOKENIZER, TEMPLATE, FIRST))
     prompt = TEMPLATE.encode(TOKENIZER, input, FIRST, suffix=False).ids + tokens(TOKENIZER, separator)
     learned = [*tokens(TOKENIZER, target), TOKENIZER.eos_token_id]
     assert features == Features(prompt + learned, [-100] * len(prompt) + learned, False)
@@ -35,15 +36,15 @@ def test_ids_are_prompt_separator_target_and_end(input, target, separator):
 @given(words, words, st.integers(1, 60))
 def test_a_limit_cuts_the_input_and_never_the_target(input, target, limit):
     row, task = Row(input, target, 7), Generate()
-    whole = task.encode(row, TOKENIZER, TEMPLATE, FIRST)
+    whole = task.encode(row, Reading(TOKENIZER, TEMPLATE, FIRST))
     learned = [*tokens(TOKENIZER, target), TOKENIZER.eos_token_id]
     # <s>, two virtual tokens, the words of the template, the separator and the target
     fixed = 1 + 2 + len(tokens(TOKENIZER, "Say: ")) + 1 + len(learned)
     if limit < len(whole.ids) and limit <= fixed:
         with pytest.raises(GraftuneError, match="line 7: the sequence is too long"):
-            task.encode(row, TOKENIZER, TEMPLATE, FIRST, limit)
+            task.encode(row, Reading(TOKENIZER, TEMPLATE, FIRST, limit))
         return
-    features = task.encode(row, TOKENIZER, TEMPLATE, FIRST, limit)
+    features = task.encode(row, Reading(TOKENIZER, TEMPLATE, FIRST, limit))
     assert len(features.ids) == len(features.labels) <= limit
     assert features.ids[-len(learned) :] == learned
     assert [label for label in features.labels if label != -100] == learned
@@ -91,7 +92,7 @@ def test_evaluation_equals_one_row_at_a_time(request, base, batch_size):
     result = task.evaluate(model, TOKENIZER, ROWS, "alice", template, batch_size=batch_size, progress=done.append)
     total, count = 0.0, 0
     for row in ROWS:
-        features = task.encode(row, TOKENIZER, template, FIRST)
+        features = task.encode(row, Reading(TOKENIZER, template, FIRST))
         ids, labels = torch.tensor([features.ids]), torch.tensor([features.labels])
         count += (number := int((labels != -100).sum()))
         total += base(input_ids=ids, labels=labels).loss.item() * number
@@ -189,7 +190,7 @@ def test_errors(llama):
     with pytest.raises(GraftuneError, match="did you mean 'zh'"):
         Generate(tokenize="zhh")
     with pytest.raises(GraftuneError, match="no end-of-text token"):
-        Generate().encode(ROWS[0], byte_level(eos_token=None), TEMPLATE, FIRST)
+        Generate().encode(ROWS[0], Reading(byte_level(eos_token=None), TEMPLATE, FIRST))
     with pytest.raises(GraftuneError, match="no rows to evaluate"):
         Generate().evaluate(Plain(llama), TOKENIZER, [], None, TEMPLATE)
     with pytest.raises(TypeError, match="label per token"):

@@ -6,6 +6,7 @@ import pytest
 
 from graftune.errors import GraftuneError
 from graftune.tasks import Instruct, Row, Template
+from graftune.tasks.features import Reading
 from graftune.tasks.template import tokens
 
 from .conftest import byte_level
@@ -32,7 +33,7 @@ def rendered(tokenizer, messages, ask):
 @pytest.mark.parametrize("wrap", [None, ("<s>", "")])
 def test_ids_are_those_of_the_chat_template_and_labels_those_of_the_answer(wrap):
     tokenizer = chatty(wrap)
-    features = Instruct(system="be good").encode(Row(TALK, "he he", 1), tokenizer, Template(), FIRST)
+    features = Instruct(system="be good").encode(Row(TALK, "he he", 1), Reading(tokenizer, Template(), FIRST))
     messages = (("system", "be good"), *TALK)
     prompt = tokens(tokenizer, rendered(tokenizer, messages, True))  # begins with <s>, which is not doubled
     answer = tokens(tokenizer, "he he</s>")
@@ -42,14 +43,14 @@ def test_ids_are_those_of_the_chat_template_and_labels_those_of_the_answer(wrap)
 
 def test_a_tokenizer_without_a_template_gets_headings():
     tokenizer = byte_level()
-    features = Instruct().encode(Row((("user", "hi"),), "he", 1), tokenizer, Template(), FIRST)
+    features = Instruct().encode(Row((("user", "hi"),), "he", 1), Reading(tokenizer, Template(), FIRST))
     text = "### User:\nhi\n\n### Assistant:\n"
     assert features.ids == tokens(tokenizer, text) + tokens(tokenizer, "he") + [tokenizer.eos_token_id]
 
 
 def test_a_methods_template_stands_around_the_last_question():
     tokenizer = chatty()
-    features = Instruct().encode(Row(TALK, "x", 1), tokenizer, Template("{P:2}{input}{P:1}"), FIRST)
+    features = Instruct().encode(Row(TALK, "x", 1), Reading(tokenizer, Template("{P:2}{input}{P:1}"), FIRST))
     place = features.ids.index(FIRST)
     assert features.ids[place : place + 2] == [FIRST, FIRST + 1]
     assert features.ids[place + 2 : features.ids.index(FIRST + 2)] == tokens(tokenizer, "he?")
@@ -57,14 +58,14 @@ def test_a_methods_template_stands_around_the_last_question():
 
 def test_what_is_too_long_loses_its_oldest_messages_first():
     tokenizer = chatty()
-    short = Instruct().encode(Row(TALK[2:], "x", 1), tokenizer, Template(), FIRST)
-    cut = Instruct().encode(Row(TALK, "x", 1), tokenizer, Template(), FIRST, len(short.ids))
+    short = Instruct().encode(Row(TALK[2:], "x", 1), Reading(tokenizer, Template(), FIRST))
+    cut = Instruct().encode(Row(TALK, "x", 1), Reading(tokenizer, Template(), FIRST, len(short.ids)))
     assert (cut.ids, cut.truncated) == (short.ids, True)
-    less = Instruct().encode(Row(TALK, "x", 1), tokenizer, Template(), FIRST, len(short.ids) - 1)
+    less = Instruct().encode(Row(TALK, "x", 1), Reading(tokenizer, Template(), FIRST, len(short.ids) - 1))
     assert len(less.ids) == len(short.ids) - 1
     assert less.ids[-2:] == short.ids[-2:]
     with pytest.raises(GraftuneError, match="line 1: the sequence is too long"):
-        Instruct().encode(Row(TALK, "x", 1), tokenizer, Template(), FIRST, 12)
+        Instruct().encode(Row(TALK, "x", 1), Reading(tokenizer, Template(), FIRST, 12))
 
 
 def test_a_context_column_follows_the_instruction():

@@ -13,6 +13,7 @@ from transformers import BertForTokenClassification
 from families import bert_config
 from graftune.errors import GraftuneError
 from graftune.tasks import Row, Tag, Template, from_state, metrics
+from graftune.tasks.features import Reading
 
 from .conftest import Plain, byte_level
 
@@ -45,7 +46,7 @@ words = st.lists(st.text("abgeh.", min_size=1, max_size=5), min_size=1, max_size
 def test_the_first_piece_of_each_word_carries_its_tag(words, template):
     task = prepared()
     tags = tuple(task.labels[i % len(task.labels)] for i in range(len(words)))
-    features = task.encode(Row(tuple(words), tags, 1), TOKENIZER, Template(template), FIRST)
+    features = task.encode(Row(tuple(words), tags, 1), Reading(TOKENIZER, Template(template), FIRST))
     assert len(features.ids) == len(features.labels)
     pieces = [TOKENIZER([word], is_split_into_words=True, add_special_tokens=False).input_ids for word in words]
     start = len(features.ids) - sum(map(len, pieces)) - 1 - template.count("{P:1}")
@@ -111,4 +112,4 @@ def test_state_and_bad_rows():
     with pytest.raises(GraftuneError, match="line 7: 2 words and 1 tags"):
         task.check([Row(("a", "b"), ("O",), 7)])
     with pytest.raises(GraftuneError, match="a fast tokenizer"):
-        task.encode(ROWS[0], SimpleNamespace(is_fast=False), Template(), FIRST)
+        task.encode(ROWS[0], Reading(SimpleNamespace(is_fast=False), Template(), FIRST))

@@ -20,6 +20,7 @@ from graftune.methods.method import PRESETS
 from graftune.model.adapted import AdaptedModel
 from graftune.tasks import registry
 from graftune.tasks.data import read
+from graftune.tasks.features import Reading
 from graftune.tasks.running import first_virtual_id
 from graftune.tasks.template import Template
 from graftune.training.budget import Budget
@@ -168,7 +169,7 @@ def step_on(toys, base, task, method):
     model.double().train()
     disturb(model, "a", size=0.02)
     template = Template(model.adapter("a").method.template)
-    data = [made.encode(row, tokenizer, template, first_virtual_id(model)) for row in rows]
+    data = [made.encode(row, Reading(tokenizer, template, first_virtual_id(model))) for row in rows]
     return model, data, made
 
 

@@ -15,10 +15,9 @@ from graftune.model.adapted import AdaptedModel
 from graftune.tasks import labels, metrics
 from graftune.tasks.batches import inputs
 from graftune.tasks.data import Row
-from graftune.tasks.features import Features, fit, truncation
+from graftune.tasks.features import Features, Reading, truncation
 from graftune.tasks.running import pad_id
 from graftune.tasks.task import Evaluation, Task
-from graftune.tasks.template import Template
 
 
 @dataclass
@@ -68,16 +67,9 @@ class Classify(Task):
         arguments = labels.arguments(self.known())
         return arguments if processor is None else arguments | {"pad_token_id": pad_id(processor)}
 
-    def encode(
-        self,
-        row: Row,
-        tokenizer: Any,
-        template: Template,
-        first_virtual_id: int,
-        max_length: int | None = None,
-    ) -> Features:
+    def encode(self, row: Row, reading: Reading) -> Features:
         """ids = the filled template; one label."""
-        prompt = fit(template, row, tokenizer, first_virtual_id, max_length)
+        prompt = reading.fit(row)
         return Features(prompt.ids, self.index(row), prompt.truncated)
 
     def collate(self, features: Sequence[Features], pad_id: int, width: int = 0) -> dict[str, Tensor]:

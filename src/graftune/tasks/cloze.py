@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,7 +14,7 @@ from graftune.model.adapted import AdaptedModel
 from graftune.tasks import labels
 from graftune.tasks.classify import Classify
 from graftune.tasks.data import Row, bad_lines
-from graftune.tasks.features import Features, fit
+from graftune.tasks.features import Features, Reading
 from graftune.tasks.label_words import LabelWords, label_words
 from graftune.tasks.task import Task
 from graftune.tasks.template import Template
@@ -92,26 +92,19 @@ class Cloze(Classify):
     def model_arguments(self, processor: Any = None) -> dict[str, Any]:
         return {}
 
-    def encode(
-        self,
-        row: Row,
-        tokenizer: Any,
-        template: Template,
-        first_virtual_id: int,
-        max_length: int | None = None,
-    ) -> Features:
+    def encode(self, row: Row, reading: Reading) -> Features:
         """ids = the filled template; for a causal model up to where the word would stand. One label."""
-        lead = self._label_words(tokenizer).lead
+        lead = self._label_words(reading.processor).lead
         if self._masked:
-            self._need_mask(template)
+            self._need_mask(reading.template)
             lead = []
         else:
-            template = template.until_mask()
-        prompt = fit(template, row, tokenizer, first_virtual_id, max_length, reserved=len(lead), suffix=self._masked)
+            reading = replace(reading, template=reading.template.until_mask())
+        prompt = reading.fit(row, reserved=len(lead), suffix=self._masked)
         ids = prompt.ids + lead
-        if self._masked and ids.count(tokenizer.mask_token_id) != 1:
+        if self._masked and ids.count(reading.processor.mask_token_id) != 1:
             raise bad_lines(
-                self.name, {row.line: f"its text holds the token {tokenizer.mask_token}"}, "one hidden word"
+                self.name, {row.line: f"its text holds the token {reading.processor.mask_token}"}, "one hidden word"
             )
         return Features(ids, self.index(row), prompt.truncated)
 

@@ -13,9 +13,8 @@ from graftune.model.adapted import AdaptedModel
 from graftune.tasks import cells, images, labels, metrics
 from graftune.tasks.columns import Columns
 from graftune.tasks.data import Row
-from graftune.tasks.features import Features
+from graftune.tasks.features import Features, Reading
 from graftune.tasks.task import Evaluation, Task
-from graftune.tasks.template import Template
 
 
 @dataclass
@@ -86,17 +85,10 @@ class Detect(Task):
     def model_arguments(self, processor: Any = None) -> dict[str, Any]:
         return labels.arguments(labels.known(self.labels, type(self).__name__))
 
-    def encode(
-        self,
-        row: Row,
-        tokenizer: Any,
-        template: Template,
-        first_virtual_id: int,
-        max_length: int | None = None,
-    ) -> Features:
+    def encode(self, row: Row, reading: Reading) -> Features:
         """The image as its processor gives it; labels: numbers of classes and boxes (x, y, width, height), 0 to 1."""
         picture = images.fitting(row.input, self._config)
-        pixels: Tensor = tokenizer(images=picture, return_tensors="pt")["pixel_values"][0]
+        pixels: Tensor = reading.processor(images=picture, return_tensors="pt")["pixel_values"][0]
         known = labels.known(self.labels, type(self).__name__)
         edges = torch.tensor([box for _, box in row.target], dtype=torch.float32).view(-1, 4)
         edges = edges / torch.tensor([picture.width, picture.height] * 2)

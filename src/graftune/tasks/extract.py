@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -16,9 +16,8 @@ from graftune.tasks import cells, labels, metrics
 from graftune.tasks.batches import inputs
 from graftune.tasks.columns import Columns
 from graftune.tasks.data import Row
-from graftune.tasks.features import Features, fit
+from graftune.tasks.features import Features, Reading
 from graftune.tasks.task import Evaluation, Task
-from graftune.tasks.template import Template
 
 
 @dataclass(frozen=True)
@@ -80,38 +79,24 @@ class Extract(Task):
     def blank(self, input: Any) -> Any:
         return ("",)
 
-    def encode(
-        self,
-        row: Row,
-        tokenizer: Any,
-        template: Template,
-        first_virtual_id: int,
-        max_length: int | None = None,
-    ) -> Window:
+    def encode(self, row: Row, reading: Reading) -> Window:
         """The first window that holds the answer, or the first of all."""
-        windows = self.parts(row, tokenizer, template, first_virtual_id, max_length)
+        windows = self.parts(row, reading)
         return next((w for w in windows if w.labels != (0, 0)), windows[0])
 
-    def parts(
-        self,
-        row: Row,
-        tokenizer: Any,
-        template: Template,
-        first_virtual_id: int,
-        max_length: int | None = None,
-    ) -> Sequence[Window]:
+    def parts(self, row: Row, reading: Reading) -> Sequence[Window]:
         """Windows over the text; labels are the positions (start, end) of the answer, (0, 0) where it is not in."""
-        limit = min(self.window, max_length or self.window)
+        reading = replace(reading, max_length=min(self.window, reading.max_length or self.window))
         text = row.columns[self.context]
-        told = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        told = reading.processor(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         pieces, offsets = list(told["input_ids"]), [(int(a), int(b)) for a, b in told["offset_mapping"]]
-        room = self._room(row, tokenizer, template, first_virtual_id, limit)
+        room = self._room(row, reading)
         answer = _found(row.target, text)
         windows = []
         for first in _starts(len(pieces), room, self.stride):
             own = pieces[first : first + room]
             values = {self.context: own}
-            prompt = fit(template, row, tokenizer, first_virtual_id, limit, values=values)
+            prompt = reading.fit(row, values=values)
             start, count = prompt.places[self.context]
             spans = tuple(offsets[first : first + count])
             windows.append(
@@ -174,10 +159,10 @@ class Extract(Task):
         notes["windows"] = f"{long} of {len(rows)} texts read in more than one window, {len(losses)} windows in all"
         return Evaluation(scores | {"loss": sum(losses) / len(losses)}, predictions, notes)
 
-    def _room(self, row: Row, tokenizer: Any, template: Template, first: int, limit: int) -> int:
+    def _room(self, row: Row, reading: Reading) -> int:
         """How many pieces of the text fit beside all the rest of the template."""
-        rest = fit(template, row, tokenizer, first, None, values={self.context: []})
-        room = limit - len(rest.ids)
+        rest = replace(reading, max_length=None).fit(row, values={self.context: []})
+        room = (reading.max_length or 0) - len(rest.ids)
         if room <= self.stride:
             raise GraftuneError(
                 f"line {row.line}: the question leaves no room for windows over the text",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from graftune.errors import GraftuneError
 from graftune.tasks.data import Row
-from graftune.tasks.template import Encoded, Template, Value
+from graftune.tasks.template import Encoded, NoRoom, Template, Value
 
 
 @dataclass(frozen=True)
@@ -28,33 +28,36 @@ class Features:
         return len(self.ids)
 
 
-def fit(
-    template: Template,
-    row: Row,
-    tokenizer: Any,
-    first_virtual_id: int,
-    max_length: int | None,
-    *,
-    reserved: int = 0,
-    suffix: bool = True,
-    values: Mapping[str, Value] | None = None,
-) -> Encoded:
-    """The template filled with the row's columns, or `values` over them, within `max_length` less `reserved` tokens.
+@dataclass(frozen=True)
+class Reading:
+    """How rows are read: by which tokenizer or image processor, through which template, within how many tokens.
 
-    Raises GraftuneError, naming the row's line, when even a single token of a column does not fit.
+    ``first_virtual_id`` is the id of the first virtual token.
     """
-    limit = None if max_length is None else max_length - reserved
-    try:
-        return template.encode(tokenizer, {**row.texts, **(values or {})}, first_virtual_id, limit, suffix=suffix)
-    except GraftuneError as error:
-        if limit is None or "no room" not in str(error):  # then length is not the reason
-            raise
-        raise GraftuneError(
-            f"line {row.line}: the sequence is too long",
-            received=f"{reserved} tokens after the template, and a template that fits no input in the rest",
-            expected=f"at most {max_length} tokens, at least one of them the input's",
-            do="raise the maximum length, shorten the template, or delete the row",
-        ) from error
+
+    processor: Any
+    template: Template = field(default_factory=Template)
+    first_virtual_id: int = 0
+    max_length: int | None = None
+
+    def fit(
+        self, row: Row, *, reserved: int = 0, suffix: bool = True, values: Mapping[str, Value] | None = None
+    ) -> Encoded:
+        """The template filled with the row's columns, or ``values`` over them, with room for ``reserved`` tokens.
+
+        Raises GraftuneError, naming the row's line, when even a single token of a column does not fit.
+        """
+        limit = None if self.max_length is None else self.max_length - reserved
+        columns = {**row.texts, **(values or {})}
+        try:
+            return self.template.encode(self.processor, columns, self.first_virtual_id, limit, suffix=suffix)
+        except NoRoom as error:
+            raise GraftuneError(
+                f"line {row.line}: the sequence is too long",
+                received=f"{reserved} tokens after the template, and a template that fits no input in the rest",
+                expected=f"at most {self.max_length} tokens, at least one of them the input's",
+                do="raise the maximum length, shorten the template, or delete the row",
+            ) from error
 
 
 def truncation(parts: Sequence[Sequence[Features | Encoded]]) -> str:

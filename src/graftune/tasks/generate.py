@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from graftune.model.adapted import AdaptedModel
 from graftune.tasks import metrics
 from graftune.tasks.batches import IGNORED, by_length, inputs, pad
 from graftune.tasks.data import Row, grouped
-from graftune.tasks.features import Features, fit, truncation
+from graftune.tasks.features import Features, Reading, truncation
 from graftune.tasks.losses import mean_over
 from graftune.tasks.running import Progress, evaluating, first_virtual_id, to_device
 from graftune.tasks.task import Evaluation, Task, Trial, need_rows
@@ -90,21 +90,13 @@ class Generate(Task):
         """Whether an encoder reads and a decoder writes."""
         return self._start is not None
 
-    def prompt(
-        self,
-        row: Row,
-        tokenizer: Any,
-        template: Template,
-        first_virtual_id: int,
-        max_length: int | None,
-        reserved: int = 0,
-    ) -> Encoded:
+    def prompt(self, row: Row, reading: Reading, reserved: int = 0) -> Encoded:
         """What the model reads before it writes, with room for `reserved` tokens within `max_length`."""
         if self.paired:
-            return fit(template, row, tokenizer, first_virtual_id, max_length)
-        separator = tokens(tokenizer, self.separator)
+            return reading.fit(row)
+        separator = tokens(reading.processor, self.separator)
         room = len(separator) + reserved
-        found = fit(template, row, tokenizer, first_virtual_id, max_length, reserved=room, suffix=False)
+        found = reading.fit(row, reserved=room, suffix=False)
         return found._replace(ids=found.ids + separator)
 
     def answer(self, row: Row, tokenizer: Any) -> list[int]:
@@ -115,21 +107,14 @@ class Generate(Task):
         """The token that ends a text. Raises GraftuneError where the tokenizer has none."""
         return _end(tokenizer)
 
-    def encode(
-        self,
-        row: Row,
-        tokenizer: Any,
-        template: Template,
-        first_virtual_id: int,
-        max_length: int | None = None,
-    ) -> Features:
+    def encode(self, row: Row, reading: Reading) -> Features:
         """ids = prompt + target + end of text, labels on the last two only; of an encoder-decoder each by itself."""
-        answer = self.answer(row, tokenizer)
+        answer = self.answer(row, reading.processor)
         if self.paired:
-            prompt = self.prompt(row, tokenizer, template, first_virtual_id, max_length)
-            kept = answer[:max_length]
+            prompt = self.prompt(row, reading)
+            kept = answer[: reading.max_length]
             return Pair(prompt.ids, kept, prompt.truncated or len(kept) < len(answer))
-        prompt = self.prompt(row, tokenizer, template, first_virtual_id, max_length, len(answer))
+        prompt = self.prompt(row, reading, len(answer))
         return Features(prompt.ids + answer, [IGNORED] * len(prompt.ids) + answer, prompt.truncated)
 
     def collate(self, features: Sequence[Features], pad_id: int, width: int = 0) -> dict[str, Tensor]:
@@ -190,10 +175,11 @@ class Generate(Task):
         what the base's positions leave beside `max_new_tokens`.
         """
         need_rows(rows)
+        reading = Reading(tokenizer, template, first_virtual_id(model), max_length)
         groups = grouped(rows, self.key)
         with evaluating(model):
-            loss = self._mean_loss(model, tokenizer, rows, adapter, template, batch_size, max_length)
-            texts, cut = self._texts(model, tokenizer, groups, adapter, template, batch_size, max_length, progress)
+            loss = self._mean_loss(model, rows, adapter, reading, batch_size)
+            texts, cut = self._texts(model, groups, adapter, reading, batch_size, progress)
         scores, notes = self.scores(texts, [group.references for group in groups])
         predictions = [
             {
@@ -208,25 +194,17 @@ class Generate(Task):
         return Evaluation(scores, predictions, notes | {"truncated": truncation([[item] for item in cut])})
 
     def _mean_loss(
-        self,
-        model: AdaptedModel,
-        tokenizer: Any,
-        rows: Sequence[Row],
-        adapter: str | None,
-        template: Template,
-        batch_size: int,
-        max_length: int | None,
+        self, model: AdaptedModel, rows: Sequence[Row], adapter: str | None, reading: Reading, batch_size: int
     ) -> float:
         """Over the rows as they were trained on, template, target and all."""
-        virtual = first_virtual_id(model)
-        features = [self.encode(row, tokenizer, template, virtual, max_length) for row in rows]
-        return mean_over(model, adapter, self, features, self.padding(model, tokenizer), batch_size)
+        features = [self.encode(row, reading) for row in rows]
+        return mean_over(model, adapter, self, features, self.padding(model, reading.processor), batch_size)
 
     def trial(self, model: AdaptedModel, processor: Any, rows: Sequence[Row], template: Template) -> Trial:
         """Writes TIMED_TOKENS tokens for each row."""
         room = None if model.positions is None or self.paired else model.positions - TIMED_TOKENS
-        virtual = first_virtual_id(model)
-        prompts = [self.prompt(row, processor, template, virtual, room).ids for row in rows]
+        reading = Reading(processor, template, first_virtual_id(model), room)
+        prompts = [self.prompt(row, reading).ids for row in rows]
         batch = to_device(inputs(prompts, self.padding(model, processor), side="left"), model)
         return lambda adapter: model.generate(
             **batch,
@@ -240,18 +218,17 @@ class Generate(Task):
     def _texts(
         self,
         model: AdaptedModel,
-        tokenizer: Any,
         groups: Sequence[Row],
         adapter: str | None,
-        template: Template,
+        reading: Reading,
         batch_size: int,
-        max_length: int | None,
         progress: Progress | None,
     ) -> tuple[list[str], list[Encoded]]:
         """What the model writes for each group, and the prompts."""
-        end, virtual, padding = self.end(tokenizer), first_virtual_id(model), self.padding(model, tokenizer)
-        limit = self._prompt_limit(model, max_length)
-        encoded = [self.prompt(row, tokenizer, template, virtual, limit) for row in groups]
+        tokenizer = reading.processor
+        end, padding = self.end(tokenizer), self.padding(model, tokenizer)
+        limit = self._prompt_limit(model, reading.max_length)
+        encoded = [self.prompt(row, replace(reading, max_length=limit)) for row in groups]
         prompts = [item.ids for item in encoded]
         texts = [""] * len(groups)
         for indices in by_length([len(prompt) for prompt in prompts], batch_size):

@@ -14,8 +14,7 @@ from graftune.tasks import cells, images, labels
 from graftune.tasks.classify import Classify
 from graftune.tasks.columns import Columns
 from graftune.tasks.data import Row
-from graftune.tasks.features import Features
-from graftune.tasks.template import Template
+from graftune.tasks.features import Features, Reading
 
 
 @dataclass
@@ -42,17 +41,10 @@ class ImageClassify(Classify):
     def model_arguments(self, processor: Any = None) -> dict[str, Any]:
         return labels.arguments(self.known())
 
-    def encode(
-        self,
-        row: Row,
-        tokenizer: Any,
-        template: Template,
-        first_virtual_id: int,
-        max_length: int | None = None,
-    ) -> Features:
+    def encode(self, row: Row, reading: Reading) -> Features:
         """The image as its processor gives it, and one label."""
         picture = images.fitting(row.input, self._config)
-        pixels: Tensor = tokenizer(images=picture, return_tensors="pt")["pixel_values"][0]
+        pixels: Tensor = reading.processor(images=picture, return_tensors="pt")["pixel_values"][0]
         return images.Picture([], self.index(row), pixels=pixels, patches=images.patches(pixels, self._config))
 
     def collate(self, features: Sequence[Features], pad_id: int, width: int = 0) -> dict[str, Tensor]:

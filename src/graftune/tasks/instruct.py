@@ -10,7 +10,7 @@ from graftune.errors import GraftuneError
 from graftune.tasks import cells
 from graftune.tasks.columns import Columns
 from graftune.tasks.data import Row
-from graftune.tasks.features import fit
+from graftune.tasks.features import Reading
 from graftune.tasks.generate import Generate
 from graftune.tasks.template import Encoded, Template, special_tokens, tokens
 
@@ -60,23 +60,15 @@ class Instruct(Generate):
     def instruction(self) -> str:
         return "Answer this."
 
-    def prompt(
-        self,
-        row: Row,
-        tokenizer: Any,
-        template: Template,
-        first_virtual_id: int,
-        max_length: int | None,
-        reserved: int = 0,
-    ) -> Encoded:
+    def prompt(self, row: Row, reading: Reading, reserved: int = 0) -> Encoded:
         """The rendered conversation, with the method's template around the last question."""
         before = [message for message in self._messages(row) if message[0] == "system"]
         rest = [message for message in self._messages(row) if message[0] != "system"]
         while True:
-            whole = Template(self._around(before + rest, template.text, tokenizer))
+            whole = Template(self._around(before + rest, reading.template.text, reading.processor))
             last = replace(row, input=rest[-1][1])
             try:
-                found = fit(whole, last, tokenizer, first_virtual_id, max_length, reserved=reserved, suffix=False)
+                found = replace(reading, template=whole).fit(last, reserved=reserved, suffix=False)
             except GraftuneError:
                 if len(rest) < 3:
                     raise

@@ -14,10 +14,9 @@ from graftune.tasks import cells, labels, metrics
 from graftune.tasks.batches import inputs
 from graftune.tasks.columns import INPUTS, Columns
 from graftune.tasks.data import Row
-from graftune.tasks.features import Features, fit, truncation
+from graftune.tasks.features import Features, Reading, truncation
 from graftune.tasks.running import pad_id
 from graftune.tasks.task import Evaluation, Task
-from graftune.tasks.template import Template
 
 
 @dataclass
@@ -60,16 +59,9 @@ class Regress(Task):
         arguments: dict[str, Any] = {"num_labels": 1, "problem_type": "regression"}
         return arguments if processor is None else arguments | {"pad_token_id": pad_id(processor)}
 
-    def encode(
-        self,
-        row: Row,
-        tokenizer: Any,
-        template: Template,
-        first_virtual_id: int,
-        max_length: int | None = None,
-    ) -> Features:
+    def encode(self, row: Row, reading: Reading) -> Features:
         """ids = the filled template; the label is the standardised target."""
-        prompt = fit(template, row, tokenizer, first_virtual_id, max_length)
+        prompt = reading.fit(row)
         return Features(prompt.ids, (row.target - self.mean) / self.spread, prompt.truncated)
 
     def collate(self, features: Sequence[Features], pad_id: int, width: int = 0) -> dict[str, Tensor]:

@@ -14,9 +14,8 @@ from graftune.tasks import cells, labels, metrics
 from graftune.tasks.batches import IGNORED, inputs, pad
 from graftune.tasks.columns import Columns
 from graftune.tasks.data import Row
-from graftune.tasks.features import Features, fit, truncation
+from graftune.tasks.features import Features, Reading, truncation
 from graftune.tasks.task import Evaluation, Task
-from graftune.tasks.template import Template
 
 
 @dataclass
@@ -70,20 +69,11 @@ class Tag(Task):
     def model_arguments(self, processor: Any = None) -> dict[str, Any]:
         return labels.arguments(self.known())
 
-    def encode(
-        self,
-        row: Row,
-        tokenizer: Any,
-        template: Template,
-        first_virtual_id: int,
-        max_length: int | None = None,
-    ) -> Features:
+    def encode(self, row: Row, reading: Reading) -> Features:
         """ids = the filled template, the words' pieces in it; labels: a tag's number on each word's first piece."""
-        self._need_pieces(tokenizer)
-        pieces = tokenizer(list(row.input), is_split_into_words=True, add_special_tokens=False, verbose=False)
-        prompt = fit(
-            template, row, tokenizer, first_virtual_id, max_length, values={"input": list(pieces["input_ids"])}
-        )
+        self._need_pieces(reading.processor)
+        pieces = reading.processor(list(row.input), is_split_into_words=True, add_special_tokens=False, verbose=False)
+        prompt = reading.fit(row, values={"input": list(pieces["input_ids"])})
         start, count = prompt.places["input"]
         known = self.known()
         targets = [IGNORED] * len(prompt.ids)

@@ -14,7 +14,7 @@ from graftune.errors import GraftuneError
 from graftune.tasks.batches import IGNORED
 from graftune.tasks.columns import TEXT, Columns
 from graftune.tasks.data import Row, bad_lines
-from graftune.tasks.features import Features
+from graftune.tasks.features import Features, Reading
 from graftune.tasks.running import Progress, answered, first_virtual_id, pad_id, to_device
 from graftune.tasks.template import Template
 
@@ -103,29 +103,15 @@ class Task(ABC):
         return {}
 
     @abstractmethod
-    def encode(
-        self,
-        row: Row,
-        tokenizer: Any,
-        template: Template,
-        first_virtual_id: int,
-        max_length: int | None = None,
-    ) -> Features:
+    def encode(self, row: Row, reading: Reading) -> Features:
         """The features of one row.
 
         Raises GraftuneError, naming the row's line, when it cannot fit `max_length`.
         """
 
-    def parts(
-        self,
-        row: Row,
-        tokenizer: Any,
-        template: Template,
-        first_virtual_id: int,
-        max_length: int | None = None,
-    ) -> Sequence[Features]:
+    def parts(self, row: Row, reading: Reading) -> Sequence[Features]:
         """The features that a row is trained on: one, but for tasks that read a long row in windows."""
-        return [self.encode(row, tokenizer, template, first_virtual_id, max_length)]
+        return [self.encode(row, reading)]
 
     @abstractmethod
     def collate(self, features: Sequence[Features], pad_id: int, width: int = 0) -> dict[str, Tensor]:
@@ -188,8 +174,8 @@ class Task(ABC):
         """
         need_rows(rows)
         self.check(rows)
-        virtual = first_virtual_id(model)
-        parts = [self.parts(row, tokenizer, template, virtual, max_length) for row in rows]
+        reading = Reading(tokenizer, template, first_virtual_id(model), max_length)
+        parts = [self.parts(row, reading) for row in rows]
         flat = [part for own in parts for part in own]
         padding = self.padding(model, tokenizer)
         told = progress if len(flat) == len(rows) else None
@@ -212,7 +198,8 @@ class Task(ABC):
 
         One forward pass, here; tasks that write text write the same number of tokens on every side.
         """
-        features = [self.encode(row, processor, template, first_virtual_id(model), model.positions) for row in rows]
+        reading = Reading(processor, template, first_virtual_id(model), model.positions)
+        features = [self.encode(row, reading) for row in rows]
         batch = self.inputs(to_device(self.collate(features, self.padding(model, processor)), model))
 
         def once(adapter: str | None) -> object:

@@ -20,6 +20,10 @@ _SLOTS = ("input", "P:<count>", "mask")
 Value = str | Sequence[int]
 
 
+class NoRoom(GraftuneError):
+    """A template whose words and virtual tokens alone exceed the maximum length."""
+
+
 class Encoded(NamedTuple):
     """Token ids, and whether tokens of a column had to be left out.
 
@@ -166,7 +170,7 @@ class Template:
         room = max_length - taken
         columns = [segment for segment in apart if isinstance(segment, Ids)]
         if room < len(columns):
-            raise GraftuneError(
+            raise NoRoom(
                 "the template leaves no room for the input",
                 received=f"a limit of {max_length} tokens; {taken} others stand in it",
                 expected="at least one token of the input within the limit",

@@ -18,7 +18,7 @@ from graftune.errors import GraftuneError
 from graftune.methods.method import Method
 from graftune.model.adapted import AdaptedModel
 from graftune.model.adapter import Count
-from graftune.tasks.features import Features
+from graftune.tasks.features import Features, Reading
 from graftune.tasks.running import first_virtual_id
 from graftune.tasks.task import Evaluation
 from graftune.training import distributed, state, trackers
@@ -69,10 +69,10 @@ def encode(
     """Features of the training rows, and of the held-out rows behind the curve."""
     template = template_of(method, prepared.task, prepared.tables.train.rows, recipe.seed)
     limit = recipe.max_length or prepared.max_length
-    virtual = first_virtual_id(model)
+    reading = Reading(prepared.tokenizer, template, first_virtual_id(model), limit)
 
     def features(rows: list[Any]) -> list[Features]:
-        parts = [prepared.task.parts(row, prepared.tokenizer, template, virtual, limit) for row in rows]
+        parts = [prepared.task.parts(row, reading) for row in rows]
         return [part for own in parts for part in own]
 
     if not method.trainable:
