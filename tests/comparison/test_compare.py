@@ -16,8 +16,8 @@ from graftune.comparison import report, summary
 from graftune.comparison.compare import compare
 from graftune.comparison.results import load
 from graftune.errors import GraftuneError
+from graftune.reading.rows import read
 from graftune.tasks import registry
-from graftune.tasks.data import read
 from graftune.training.reuse import ready
 from tasks.conftest import byte_level
 from training.tiny import classification_rows, same, small, tensors, write

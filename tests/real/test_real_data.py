@@ -12,7 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import graftune as gt
 from graftune.methods.method import make
 from graftune.model.adapted import AdaptedModel
-from graftune.tasks.data import grouped, read
+from graftune.reading.rows import grouped, read
+from graftune.tasks import registry
+from graftune.training.prepare import read_tables
 from graftune.training.recipe import load
 
 DATA = Path(os.environ.get("GRAFTUNE_DATA", "/nonexistent"))
@@ -93,3 +95,25 @@ def test_mixed_batches_on_a_real_base_generate_what_each_row_generates_alone() -
         one = torch.tensor([ids[row]])
         alone = model.generate(input_ids=one, attention_mask=torch.ones_like(one), adapters=name, **options)
         assert together[row, width:].tolist()[: alone.shape[1] - len(ids[row])] == alone[0, len(ids[row]) :].tolist()
+
+
+@pytest.mark.parametrize(
+    ("task", "train", "rows", "bad"),
+    [
+        ("tag", "ncbi_disease/train.jsonl", 5432, 0),
+        ("classify", "banking77/train.jsonl", 9003, 0),
+        ("translate", "tatoeba_en_zh/train.jsonl", 24310, 0),
+        ("instruct", "gsm8k/train.jsonl", 7473, 0),
+        ("detect", "bccd/train", 204, 1),  # a box without an area
+    ],
+)
+def test_every_real_set_is_read_by_its_task(task: str, train: str, rows: int, bad: int) -> None:
+    recipe = load(None, {"task": task, "train": str(DATA / train), "eval": str(DATA / train)})
+    tables = read_tables(recipe)
+    assert (len(tables.train.rows), len(tables.train.left_out)) == (rows, bad)
+
+
+def test_a_real_translation_is_scored_by_characters_of_chinese() -> None:
+    task = registry.make("translate")
+    task.prepare(read(DATA / "tatoeba_en_zh/dev.jsonl", "en", "zh", task.columns).rows)
+    assert task.tokenizer == "zh"

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from transformers import BartConfig, BartForSequenceClassification
 
 from graftune.errors import GraftuneError
-from graftune.tasks import Classify, Row, Template, from_state
+from graftune.reading import Row, Template
+from graftune.tasks import Classify, from_state
 from graftune.tasks.features import Reading
 
 from .conftest import Plain, byte_level

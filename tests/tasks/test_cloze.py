@@ -14,7 +14,8 @@ from transformers import BertForMaskedLM, GPT2Config, T5Config
 from families import bert_config
 from graftune.errors import GraftuneError
 from graftune.model.adapted import AdaptedModel
-from graftune.tasks import Cloze, Row, Template, from_state
+from graftune.reading import Row, Template
+from graftune.tasks import Cloze, from_state
 from graftune.tasks.features import Reading
 from graftune.tasks.label_words import label_words
 

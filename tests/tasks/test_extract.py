@@ -12,7 +12,8 @@ from transformers import BertForQuestionAnswering
 
 from families import bert_config
 from graftune.errors import GraftuneError
-from graftune.tasks import Extract, Row, Template
+from graftune.reading import Row, Template
+from graftune.tasks import Extract
 from graftune.tasks.extract import _best
 from graftune.tasks.features import Reading
 

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graftune.errors import GraftuneError
-from graftune.tasks import Features, Generate, Row, Template, from_state
+from graftune.reading import Row, Template
+from graftune.reading.template import tokens
+from graftune.tasks import Features, Generate, from_state
 from graftune.tasks.features import Reading
-from graftune.tasks.template import tokens
 
 from .conftest import Plain, byte_level
 

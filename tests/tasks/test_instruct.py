@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from graftune.errors import GraftuneError
-from graftune.tasks import Instruct, Row, Template
+from graftune.reading import Row, Template
+from graftune.reading.template import tokens
+from graftune.tasks import Instruct
 from graftune.tasks.features import Reading
-from graftune.tasks.template import tokens
 
 from .conftest import byte_level
 

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graftune.tasks import Regress, Row, Summarize, Translate, metrics
+from graftune.reading import Row
+from graftune.tasks import Regress, Summarize, Translate, metrics
 
 
 def test_answers_are_normalised_as_squad_does():

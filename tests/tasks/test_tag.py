@@ -12,7 +12,8 @@ from transformers import BertForTokenClassification
 
 from families import bert_config
 from graftune.errors import GraftuneError
-from graftune.tasks import Row, Tag, Template, from_state, metrics
+from graftune.reading import Row, Template
+from graftune.tasks import Tag, from_state, metrics
 from graftune.tasks.features import Reading
 
 from .conftest import Plain, byte_level

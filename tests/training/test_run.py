@@ -10,7 +10,7 @@ import torch
 from graftune import data
 from graftune.checkpoint.native import card
 from graftune.errors import GraftuneError
-from graftune.tasks.data import read, rows_of
+from graftune.reading.rows import read, rows_of
 from graftune.training.reuse import ready
 from training.tiny import same, small, tensors
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 from graftune.bases.loading import load_base
 from graftune.errors import GraftuneError
+from graftune.reading.rows import read, read_inputs, rows_of
 from graftune.tasks import registry
-from graftune.tasks.data import read, read_inputs, rows_of
 from graftune.training.reuse import ready
 from graftune.training.run import train
 from tasks.conftest import byte_level

@@ -203,7 +203,7 @@ def generate(
         )
     flags = {"base": base, "task": task, "input": input, "batch_size": batch_size, "precision": precision}
     resolved = recipes.load(recipe, flags, tuple(settings or ()))
-    from graftune.tasks.data import read_inputs, rows_of
+    from graftune.reading.rows import read_inputs, rows_of
 
     ready = _ready(adapter, resolved)
     columns = ready.task.columns

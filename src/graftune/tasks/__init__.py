@@ -1,7 +1,4 @@
-"""Tasks: from rows of data to features, head, loss, predictions and metrics.
-
-The names below load on first use, so that `graftune.tasks.data` works without importing torch.
-"""
+"""Tasks: from rows of data to features, head, loss, predictions and metrics. The names below load on first use."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graftune.tasks.classify import Classify
     from graftune.tasks.cloze import Cloze
-    from graftune.tasks.data import Row, Table, grouped, read
     from graftune.tasks.detect import Detect
     from graftune.tasks.extract import Extract
     from graftune.tasks.features import Features
@@ -23,14 +19,12 @@ if TYPE_CHECKING:
     from graftune.tasks.summarize import Summarize
     from graftune.tasks.tag import Tag
     from graftune.tasks.task import Evaluation, Task
-    from graftune.tasks.template import Encoded, Template
     from graftune.tasks.translate import Translate
 
 _HOMES = {
     "Classify": "classify",
     "Cloze": "cloze",
     "Detect": "detect",
-    "Encoded": "template",
     "Evaluation": "task",
     "Extract": "extract",
     "Features": "features",
@@ -38,18 +32,13 @@ _HOMES = {
     "ImageClassify": "image_classify",
     "Instruct": "instruct",
     "Regress": "regress",
-    "Row": "data",
     "Summarize": "summarize",
     "TASKS": "registry",
-    "Table": "data",
     "Tag": "tag",
     "Task": "task",
-    "Template": "template",
     "Translate": "translate",
     "from_state": "registry",
-    "grouped": "data",
     "make": "registry",
-    "read": "data",
 }
 
 __all__ = [
@@ -57,7 +46,6 @@ __all__ = [
     "Classify",
     "Cloze",
     "Detect",
-    "Encoded",
     "Evaluation",
     "Extract",
     "Features",
@@ -65,17 +53,12 @@ __all__ = [
     "ImageClassify",
     "Instruct",
     "Regress",
-    "Row",
     "Summarize",
-    "Table",
     "Tag",
     "Task",
-    "Template",
     "Translate",
     "from_state",
-    "grouped",
     "make",
-    "read",
 ]
 
 

@@ -12,9 +12,9 @@ from torch.nn.functional import cross_entropy
 
 from graftune.errors import GraftuneError
 from graftune.model.adapted import AdaptedModel
+from graftune.reading.rows import Row
 from graftune.tasks import labels, metrics
 from graftune.tasks.batches import inputs
-from graftune.tasks.data import Row
 from graftune.tasks.features import Features, Reading, truncation
 from graftune.tasks.running import pad_id
 from graftune.tasks.task import Evaluation, Task

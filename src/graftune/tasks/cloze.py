@@ -11,13 +11,13 @@ from torch import Tensor
 
 from graftune.errors import GraftuneError
 from graftune.model.adapted import AdaptedModel
+from graftune.reading.rows import Row, bad_lines
+from graftune.reading.template import Template
 from graftune.tasks import labels
 from graftune.tasks.classify import Classify
-from graftune.tasks.data import Row, bad_lines
 from graftune.tasks.features import Features, Reading
 from graftune.tasks.label_words import LabelWords, label_words
 from graftune.tasks.task import Task
-from graftune.tasks.template import Template
 
 
 @dataclass

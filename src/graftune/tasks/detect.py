@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from graftune.model.adapted import AdaptedModel
-from graftune.tasks import cells, images, labels, metrics
-from graftune.tasks.columns import Columns
-from graftune.tasks.data import Row
+from graftune.reading import cells
+from graftune.reading.columns import Columns
+from graftune.reading.rows import Row
+from graftune.tasks import images, labels, metrics
 from graftune.tasks.features import Features, Reading
 from graftune.tasks.task import Evaluation, Task
 

@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from graftune.errors import GraftuneError, unknown
-from graftune.tasks import cells, labels, metrics
+from graftune.reading import cells
+from graftune.reading.columns import Columns
+from graftune.reading.rows import Row
+from graftune.tasks import labels, metrics
 from graftune.tasks.batches import inputs
-from graftune.tasks.columns import Columns
-from graftune.tasks.data import Row
 from graftune.tasks.features import Features, Reading
 from graftune.tasks.task import Evaluation, Task
 

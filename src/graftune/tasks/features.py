@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graftune.errors import GraftuneError
-from graftune.tasks.data import Row
-from graftune.tasks.template import Encoded, NoRoom, Template, Value
+from graftune.reading.rows import Row
+from graftune.reading.template import Encoded, NoRoom, Template, Value
 
 
 @dataclass(frozen=True)

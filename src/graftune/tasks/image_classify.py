@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from graftune.model.adapted import AdaptedModel
-from graftune.tasks import cells, images, labels
+from graftune.reading import cells
+from graftune.reading.columns import Columns
+from graftune.reading.rows import Row
+from graftune.tasks import images, labels
 from graftune.tasks.classify import Classify
-from graftune.tasks.columns import Columns
-from graftune.tasks.data import Row
 from graftune.tasks.features import Features, Reading
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from graftune.errors import GraftuneError
-from graftune.tasks import cells
-from graftune.tasks.columns import Columns
-from graftune.tasks.data import Row
+from graftune.reading import cells
+from graftune.reading.columns import Columns
+from graftune.reading.rows import Row
+from graftune.reading.template import Encoded, Template, special_tokens, tokens
 from graftune.tasks.features import Reading
 from graftune.tasks.generate import Generate
-from graftune.tasks.template import Encoded, Template, special_tokens, tokens
 
 #: For tokenizers without one: a heading for each role.
 PLAIN = (

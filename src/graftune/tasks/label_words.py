@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graftune.errors import GraftuneError
-from graftune.tasks.template import tokens
+from graftune.reading.template import tokens
 
 
 @dataclass(frozen=True)

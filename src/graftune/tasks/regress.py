@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from graftune.tasks import cells, labels, metrics
+from graftune.reading import cells
+from graftune.reading.columns import INPUTS, Columns
+from graftune.reading.rows import Row
+from graftune.tasks import labels, metrics
 from graftune.tasks.batches import inputs
-from graftune.tasks.columns import INPUTS, Columns
-from graftune.tasks.data import Row
 from graftune.tasks.features import Features, Reading, truncation
 from graftune.tasks.running import pad_id
 from graftune.tasks.task import Evaluation, Task

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from graftune.reading.columns import Columns
 from graftune.tasks import metrics
-from graftune.tasks.columns import Columns
 from graftune.tasks.generate import Generate
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from graftune.tasks.columns import Columns
-from graftune.tasks.data import Row
+from graftune.reading.columns import Columns
+from graftune.reading.rows import Row
 from graftune.tasks.generate import Generate
 
 

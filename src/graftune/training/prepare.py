@@ -13,10 +13,10 @@ from graftune import data
 from graftune.bases.loading import load_base, load_processor
 from graftune.errors import GraftuneError, unknown
 from graftune.methods.method import Method
+from graftune.reading.rows import Row, Table, described, grouped, read
+from graftune.reading.template import Template, composed
 from graftune.tasks import registry
-from graftune.tasks.data import Row, Table, described, grouped, read
 from graftune.tasks.task import Task
-from graftune.tasks.template import Template, composed
 from graftune.training.recipe import Recipe
 
 

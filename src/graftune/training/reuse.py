@@ -12,11 +12,11 @@ from graftune.bases.loading import load_base, load_processor
 from graftune.checkpoint import native
 from graftune.errors import GraftuneError
 from graftune.model.adapted import AdaptedModel
+from graftune.reading.rows import Row, Table
+from graftune.reading.template import Template
 from graftune.tasks import registry
-from graftune.tasks.data import Row, Table
 from graftune.tasks.running import Progress
 from graftune.tasks.task import Evaluation, Task
-from graftune.tasks.template import Template
 
 NAME = "adapter"
 

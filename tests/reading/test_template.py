@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graftune.errors import GraftuneError
-from graftune.tasks.template import Template, composed, shared, special_tokens, tokens
-
-from .conftest import byte_level
+from graftune.reading.template import Template, composed, shared, special_tokens, tokens
+from tasks.conftest import byte_level
 
 FIRST = 1000
 TOKENIZERS = [byte_level(wrap) for wrap in (None, ("<s>", ""), ("[CLS]", "[SEP]"))]

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from graftune.errors import GraftuneError
-from graftune.tasks import Detect, Row, cells, read
+from graftune.reading import Row, cells, read
+from graftune.tasks import Detect
 from graftune.tasks.instruct import Instruct
 
 HERE = Path()

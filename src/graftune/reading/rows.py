@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from graftune.errors import GraftuneError
-from graftune.tasks import sources
-from graftune.tasks.cells import Unfit
-from graftune.tasks.columns import TEXT, Columns, cell, texts
+from graftune.reading import sources
+from graftune.reading.cells import Unfit
+from graftune.reading.columns import TEXT, Columns, cell, texts
 
 SHOWN = 5  # bad lines quoted in one message; the rest are counted
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from graftune.errors import GraftuneError, unknown
-from graftune.tasks import cells
+from graftune.reading import cells
 
 INPUTS = (
     *("table", "text", "source", "input", "question", "sentence", "document", "article", "dialogue"),
