@@ -193,7 +193,7 @@ def test_a_share_of_bad_lines_is_left_out_and_counted(tmp_path):
     table = read(path, share=0.01)
     assert (len(table.rows), table.left_out) == (99, {100: "no 'target'"})
     assert "1 bad line" in message(path, share=0.009)
-    with pytest.raises(GraftuneError, match="2 bad lines"):
+    with pytest.raises(GraftuneError, match=r"1 bad line[\s\S]*even rows"):
         table.without({3: "odd"}, 0.01, "even rows")
     fewer = table.without({3: "odd"}, 0.02, "even rows")
     assert (len(fewer.rows), sorted(fewer.left_out)) == (98, [3, 100])

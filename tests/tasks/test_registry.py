@@ -52,6 +52,12 @@ def test_errors(name, options, parts):
     assert all(part in str(caught.value) for part in parts)
 
 
+def test_the_state_of_another_version_is_refused():
+    state = {"task": "classify", "options": {"verbalize": False}, "labels": ["a", "b"]}
+    with pytest.raises(GraftuneError, match=r"options that are not known[\s\S]*verbalize[\s\S]*another version"):
+        from_state(state)
+
+
 def test_unknown_attributes():
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         graftune.tasks.Nothing

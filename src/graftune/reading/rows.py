@@ -56,15 +56,15 @@ class Table:
         return replace(self, rows=list(rows), fingerprint=fingerprint(rows))
 
     def without(self, problems: Mapping[int, str], share: float, expected: str) -> Table:
-        """The table without the bad lines. Raises GraftuneError where, with those left out before, there are too many.
+        """The table without the bad lines. Raises GraftuneError where they are more than `share` of its rows.
 
-        `share` of all lines may be bad; `expected` says what a good line has.
+        `expected` says what a good line has.
         """
-        left_out = {**self.left_out, **problems}
-        refuse(self.source, left_out, len(self.rows) + len(self.left_out), share, expected)
+        refuse(self.source, problems, len(self.rows), share, expected)
         if not problems:
             return self
-        return replace(self.keep([row for row in self.rows if row.line not in problems]), left_out=left_out)
+        kept = self.keep([row for row in self.rows if row.line not in problems])
+        return replace(kept, left_out={**self.left_out, **problems})
 
 
 def read(

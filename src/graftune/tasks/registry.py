@@ -60,8 +60,16 @@ def make(name: str, **options: Any) -> Task:
 
 
 def from_state(state: dict[str, Any]) -> Task:
-    """The task whose `state()` this is."""
-    return named(state["task"]).from_state(state)
+    """The task whose `state()` this is. Raises GraftuneError for options that it does not have (any more)."""
+    task = named(state["task"])
+    if strange := sorted(set(state["options"]) - set(options_of(task))):
+        raise GraftuneError(
+            f"the adapter's task {task.name!r} has options that are not known",
+            received=", ".join(strange),
+            expected="options among " + ", ".join(options_of(task)),
+            do="it was made by another version of Graftune: train it again, or name the task yourself: --task",
+        )
+    return task.from_state(state)
 
 
 def options_of(task: type[Task]) -> list[str]:
