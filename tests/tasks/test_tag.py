@@ -70,7 +70,7 @@ def test_evaluation_equals_one_row_at_a_time_in_float64(batch_size):
         losses += [-scores[at, task.labels.index(tag)].item() for at, tag in zip(firsts, row.target, strict=True)]
         guesses.append([task.labels[i] for i in scores[firsts].argmax(-1).tolist()])
     assert result.metrics["loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
-    assert [p["prediction"] for p in result.predictions] == [" ".join(guess) for guess in guesses]
+    assert [p["tags"] for p in result.predictions] == guesses
 
 
 def test_entities_are_counted_as_conlleval_does():
@@ -87,11 +87,18 @@ def test_entities_are_counted_as_conlleval_does():
     assert "no entities" in notes["f1"]
 
 
+def test_entities_are_shown_in_the_text():
+    assert metrics.marked(("of", "colon", "cancer", "."), ("O", "B-D", "I-D", "O")) == "of [colon cancer | D] ."
+    assert metrics.marked(("a", "b"), ("O", "B-D")) == "a [b | D]"
+    assert metrics.marked(("a", "b"), ("O", "O")) == "a b"
+    assert metrics.marked(("he", "is"), ("N", "V")) == "he/N is/V"
+
+
 def test_words_beyond_the_limit_are_predicted_as_outside():
     task = prepared()
     result = task.evaluate(Plain(base()), TOKENIZER, ROWS, None, Template(), max_length=6)
-    assert result.predictions[0]["prediction"].split()[-1] == "O"
-    assert len(result.predictions[0]["prediction"].split()) == 4
+    assert result.predictions[0]["tags"][-1] == "O"
+    assert len(result.predictions[0]["tags"]) == 4
     assert result.notes["truncated"].startswith("1 of 3") or result.notes["truncated"].startswith("2 of 3")
 
 

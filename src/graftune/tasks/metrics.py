@@ -92,6 +92,19 @@ def tags(
     return scores | accuracy, {"f1": f"seqeval {version('seqeval')}, entities, micro average, as conlleval counts"}
 
 
+def marked(words: Sequence[str], tags: Sequence[str]) -> str:
+    """The words with their entities in brackets: ``of [colon cancer | Disease] .``; other tags behind each word."""
+    from seqeval.metrics.sequence_labeling import get_entities
+
+    if not any(tag[:2] in ("B-", "I-") for tag in tags):
+        return " ".join(words) if set(tags) <= {"O"} else " ".join(map("/".join, zip(words, tags, strict=True)))
+    shown = list(words)
+    for kind, first, last in get_entities(list(tags)):
+        shown[first] = f"[{shown[first]}"
+        shown[last] = f"{shown[last]} | {kind}]"
+    return " ".join(shown)
+
+
 def spans(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[dict[str, float], dict[str, str]]:
     """Exact match and F1 of words after SQuAD's normalisation, each from 0 to 100, by the best answer."""
     from torchmetrics.functional.text import squad

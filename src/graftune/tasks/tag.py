@@ -119,8 +119,9 @@ class Tag(Task):
             {
                 "line": row.line,
                 "input": self.shown(row),
-                "target": " ".join(row.target),
-                "prediction": " ".join(guess),
+                "target": metrics.marked(row.input, row.target),
+                "prediction": metrics.marked(row.input, guess),
+                "tags": guess,
             }
             for row, guess in zip(rows, guesses, strict=True)
         ]
