@@ -219,13 +219,14 @@ def _one(prepared: Prepared, recipe: Recipe, method: Method, place: Path, tell: 
 
 
 def _examples(predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first predictions, where there is a shorter form for a report in that."""
     return [
         {
             "input": p["input"],
             "prediction": str(p["prediction"]),
             "references": [str(r) for r in p.get("references", [p.get("target", "")])],
         }
-        for p in predictions[:EXAMPLES]
+        for p in ({**one, **one.get("shown", {})} for one in predictions[:EXAMPLES])
     ]
 
 

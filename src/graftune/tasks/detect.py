@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -135,7 +136,8 @@ class Detect(Task):
                 "line": row.line,
                 "input": self.shown(row),
                 "target": _listed(row.target),
-                "prediction": _listed(_sure(own, known)),
+                "prediction": _listed(sure := _sure(own, known)),
+                "shown": {"target": _counted(row.target), "prediction": _counted(sure)},
             }
             for row, own in zip(rows, guessed, strict=True)
         ]
@@ -153,6 +155,12 @@ def _sure(found: tuple[Tensor, Tensor, Tensor], known: Sequence[str]) -> list[tu
     scores, guesses, boxes = found
     chosen = (scores > 0.5).nonzero()[:, 0].tolist()
     return [(known[int(guesses[i])], boxes[i].tolist()) for i in chosen]
+
+
+def _counted(objects: Sequence[tuple[str, Sequence[float]]]) -> str:
+    """How many objects of each label: what a report has room for."""
+    counts = Counter(label for label, _ in objects)
+    return ", ".join(f"{count} {label}" for label, count in sorted(counts.items())) or "nothing"
 
 
 def _listed(objects: Sequence[tuple[str, Sequence[float]]]) -> str:
