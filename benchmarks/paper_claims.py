@@ -49,7 +49,7 @@ CLAIMS: dict[str, Claim] = {
         "(Li and Liang 2021, table 4)",
         "e2e",
         "bleu",
-        {**TABLES, "train_rows": 2000, "max_steps": 90},
+        {**TABLES, "train_rows": 2000, "eval_rows": 30, "max_steps": 80},
         {f"{name} {n}": (name, {"length": n}, {}) for name in ("prompt", "prefix") for n in (5, 20)},
     ),
     "length": Claim(
