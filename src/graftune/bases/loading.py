@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import os
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +67,27 @@ def _ask_hub(name: str) -> None:
         near = difflib.get_close_matches(name, bases.SHIPPED, n=1)
         raise GraftuneError(
             f"unknown base {name!r}",
-            received=f"neither a folder nor to be found on the Hub ({_short(error)})",
+            received=f"neither a folder nor to be found on the Hub ({short(error)})",
             expected=_EXPECTED,
             do=f"did you mean {near[0]!r}?" if near else "check the name and the connection, or give a local folder",
         ) from error
 
 
-def _short(error: Exception) -> str:
+def short(error: Exception) -> str:
     return textwrap.shorten(str(error), 200, placeholder="…")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within the block Transformers neither warns (a new head is expected) nor shows progress."""
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+        transformers.logging.enable_progress_bar()
 
 
 def _read(name: str, what: str, load: Any) -> Any:
@@ -82,7 +96,7 @@ def _read(name: str, what: str, load: Any) -> Any:
     except (OSError, ValueError, SafetensorError) as error:
         raise GraftuneError(
             f"cannot load the {what} of base {name!r}",
-            received=_short(error),
+            received=short(error),
             expected=f"a complete Transformers folder, with its {what}",
             do="save or download it again",
         ) from error
@@ -126,28 +140,21 @@ def load_base(
     auto = getattr(transformers, chosen)
     if type(config) not in auto._model_mapping:  # asked here, since loading would call it a broken file
         raise _unfit(name, task, chosen, f"{config.model_type}, which has no {chosen}")
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()  # a new head is expected, no warning needed
-    transformers.logging.disable_progress_bar()
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            base, info = _read(
-                name,
-                "weights",
-                lambda: auto.from_pretrained(
-                    folder,
-                    dtype=dtype,
-                    output_loading_info=True,
-                    ignore_mismatched_sizes=True,  # a head for other labels; of anything else _check says it
-                    **task.model_arguments(tokenizer),
-                    **packed,
-                ),
-            )
-            _forget_labels(base, task, config, info["missing_keys"])
-    finally:
-        transformers.logging.set_verbosity(verbosity)
-        transformers.logging.enable_progress_bar()
+    with quiet(), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        base, info = _read(
+            name,
+            "weights",
+            lambda: auto.from_pretrained(
+                folder,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # a head for other labels; of anything else _check says it
+                **task.model_arguments(tokenizer),
+                **packed,
+            ),
+        )
+        _forget_labels(base, task, config, info["missing_keys"])
     _check(name, base, task, [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
     loaded: PreTrainedModel = base.to(device).eval()
     return loaded

@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any
 
 import transformers
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-from graftune.bases.loading import resolve
+from graftune.bases.loading import quiet, resolve, short
 from graftune.errors import GraftuneError
 
 
 def load_saved(name: str) -> PreTrainedModel:
     """The base in eval mode, of the class that its config names. Raises GraftuneError for one that cannot be loaded."""
     folder = resolve(name)
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
     try:
-        config = transformers.AutoConfig.from_pretrained(folder)
-        base: PreTrainedModel = _class_of(config).from_pretrained(folder)
+        with quiet():
+            config = transformers.AutoConfig.from_pretrained(folder)
+            base: PreTrainedModel = _class_of(config).from_pretrained(folder)
     except (OSError, ValueError, SafetensorError) as error:
         raise GraftuneError(
             f"cannot load the base {name!r}",
-            received=textwrap.shorten(str(error), 200, placeholder="…"),
+            received=short(error),
             expected="a complete Transformers folder: config and weights",
             do="save or download it again",
         ) from error
-    finally:
-        transformers.logging.set_verbosity(verbosity)
-        transformers.logging.enable_progress_bar()
     return base.eval()
 
 

@@ -11,6 +11,16 @@ from graftune.model.layers import Layer, is_linear, read_layer, sizes_of, whole
 from graftune.model.trace import Event, by_layer, dry_run, is_norm
 from graftune.parts.sites import AttentionSite, EmbeddingSite, LinearSite, SubLayerSite
 
+
+def reader_of(base: PreTrainedModel) -> nn.Module | None:
+    """What reads the input, a table of tokens or a map of patches; None where the base names no such module (DETR)."""
+    try:
+        found: nn.Module = base.get_input_embeddings()
+    except NotImplementedError:
+        return None
+    return found
+
+
 #: What a linear map of a layer can be.
 ROLES = ("q", "k", "v", "o", "gate", "up", "down")
 
@@ -59,10 +69,7 @@ class Anatomy:
     @property
     def embedding(self) -> EmbeddingSite:
         """The table that reads the input: an encoder may have one of its own, tied to the base's (T5)."""
-        try:
-            module = self.base.get_input_embeddings()
-        except NotImplementedError:  # detectors whose input is images alone
-            module = self.base
+        module = reader_of(self.base) or self.base
         shared = getattr(module, "weight", None)
         module = next((m for path in self._tables if (m := self.modules[path]).weight is shared), module)
         if not isinstance(module, nn.Embedding):

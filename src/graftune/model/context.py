@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from graftune.errors import GraftuneError
 from graftune.model import attention
-from graftune.model.anatomy import Anatomy
+from graftune.model.anatomy import Anatomy, reader_of
 from graftune.model.columns import layer_sites
 from graftune.model.layers import refuse_quantized, weight_of
 from graftune.parts import LayerSite, LinearSite, ModuleSite, ParameterCopy, Site, SubLayerSite
@@ -45,10 +45,7 @@ class Context:
     @property
     def reader(self) -> nn.Module | None:
         """What reads the input, a table of tokens or a map of patches; None where the base names no such module."""
-        try:
-            return self.base.get_input_embeddings()
-        except NotImplementedError:
-            return None
+        return reader_of(self.base)
 
     @property
     def has_tokens(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class Columns:
     targets: tuple[str, ...] = TARGETS
     input: cells.Reader = cells.text
     target: cells.Reader = cells.text
-    joint: Mapping[str, cells.Reader] | None = None
+    joint: Mapping[str, cells.Reader] = field(default_factory=dict)
     examples: Callable[[Any, Any], list[tuple[Any, Any]]] = one_example
 
     def choose(self, columns: Sequence[str], input: str | None, target: str | None) -> tuple[str, str, bool]:
@@ -48,8 +48,8 @@ class Columns:
         for name in (input, target):
             if name is not None and name not in columns:
                 raise unknown("column", name, columns)
-        both = [name for name in (_usual(tuple(self.joint or ()), columns) if input is None else [input])]
-        if target is None and both and both[0] in (self.joint or ()):
+        both = _usual(tuple(self.joint), columns) if input is None else [input]
+        if target is None and both and both[0] in self.joint:
             return both[0], both[0], input is None
         if input is not None and input == target:
             raise GraftuneError(
@@ -92,7 +92,7 @@ class Columns:
 
     def reader(self, name: str, *, target: bool) -> cells.Reader:
         """How a value of the column is read."""
-        if self.joint is not None and name in self.joint:
+        if name in self.joint:
             return self.joint[name]
         return self.target if target else self.input
 

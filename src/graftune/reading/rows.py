@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one source, the columns they were taken from, and a fingerprint of their content.
+    """The rows of one source, and the columns they were taken from.
 
     `left_out` has the lines that could not be used, with the reason.
     """
@@ -48,12 +49,16 @@ class Table:
     target: str
     guessed: bool
     source: str
-    fingerprint: str
     left_out: Mapping[int, str] = field(default_factory=dict)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the content of the rows; images are read for it, so that it waits until somebody asks."""
+        return fingerprint(self.rows)
 
     def keep(self, rows: Sequence[Row]) -> Table:
         """The table with these rows alone."""
-        return replace(self, rows=list(rows), fingerprint=fingerprint(rows))
+        return replace(self, rows=list(rows))
 
     def without(self, problems: Mapping[int, str], share: float, expected: str) -> Table:
         """The table without the bad lines. Raises GraftuneError where they are more than `share` of its rows.
@@ -98,7 +103,7 @@ def read(
         share,
         _row_with(dict.fromkeys((chosen_input, chosen_target))),
     )
-    return Table(rows, chosen_input, chosen_target, guessed, str(source), fingerprint(rows), problems)
+    return Table(rows, chosen_input, chosen_target, guessed, str(source), problems)
 
 
 def read_inputs(source: str | Path, input: str | None = None, columns: Columns = TEXT) -> list[Row]:

@@ -133,6 +133,18 @@ class Template:
             )
         return Template(self.text[: re.search(r"(?<!\{)\{mask\}", self.text).start()].rstrip())  # type: ignore[union-attr]
 
+    def written(self, values: Mapping[str, str], mask: str) -> str:
+        """The template as plain text: its words, the columns' values, and ``mask`` for the hidden word."""
+        text = ""
+        for segment in self.segments:
+            if isinstance(segment, Words):
+                text += segment.text
+            elif isinstance(segment, Column):
+                text += values[segment.name]
+            elif isinstance(segment, Mask):
+                text += mask
+        return text
+
     def encode(
         self,
         tokenizer: Any,

@@ -138,14 +138,7 @@ class Cloze(Classify):
     def demonstration(self, row: Row) -> str:
         """The task's template with the row's columns and the label word in their places."""
         self.check([row])
-        word = self.word(row.target)
-        filled = {**row.texts, "mask": word}
-        text = "".join(
-            filled[segment.name] if hasattr(segment, "name") else getattr(segment, "text", word)
-            for segment in Template(self.pattern).segments
-            if not hasattr(segment, "count")
-        )
-        return text + "\n"
+        return Template(self.pattern).written(row.texts, self.word(row.target)) + "\n"
 
     def padding(self, model: AdaptedModel, processor: Any) -> int:
         return Task.padding(self, model, processor)

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from graftune.model.adapted import AdaptedModel
 from graftune.reading import cells
 from graftune.reading.columns import Columns
 from graftune.reading.rows import Row
@@ -63,10 +62,10 @@ class Detect(Task):
 
     def problems(self, rows: Sequence[Row]) -> Mapping[int, str]:
         """Rows with an unknown label, or a box that is empty or leaves the image."""
-        known = labels.known(self.labels, type(self).__name__)
+        known = self.known()
         wrong: dict[int, str] = {}
         for row in rows:
-            width, height = images.opened(row.input).size
+            width, height = images.size(row.input)
             for label, (left, top, right, bottom) in row.target:
                 box = f"box ({left:g}, {top:g}, {right:g}, {bottom:g}) of {label!r}"
                 if label not in known:
@@ -85,13 +84,13 @@ class Detect(Task):
         return ()
 
     def model_arguments(self, processor: Any = None) -> dict[str, Any]:
-        return labels.arguments(labels.known(self.labels, type(self).__name__))
+        return labels.arguments(self.known())
 
     def encode(self, row: Row, reading: Reading) -> Features:
         """The image as its processor gives it; labels: numbers of classes and boxes (x, y, width, height), 0 to 1."""
         picture = images.fitting(row.input, self._config)
         pixels: Tensor = reading.processor(images=picture, return_tensors="pt")["pixel_values"][0]
-        known = labels.known(self.labels, type(self).__name__)
+        known = self.known()
         edges = torch.tensor([box for _, box in row.target], dtype=torch.float32).view(-1, 4)
         edges = edges / torch.tensor([picture.width, picture.height] * 2)
         boxes = torch.cat([(edges[:, :2] + edges[:, 2:]) / 2, edges[:, 2:] - edges[:, :2]], -1)
@@ -123,10 +122,10 @@ class Detect(Task):
 
     def judge(self, rows: Sequence[Row], parts: Sequence[Sequence[Features]], found: Sequence[list[Any]]) -> Evaluation:
         """COCO's mAP over overlaps of 0.5 to 0.95, mAP at 0.5 and 0.75 (0 to 1), and the mean loss over images."""
-        known = labels.known(self.labels, type(self).__name__)
+        known = self.known()
         guessed, truth = [], []
         for row, ((scores, guesses, boxes, _),) in zip(rows, found, strict=True):
-            guessed.append((scores, guesses, boxes * torch.tensor(images.opened(row.input).size * 2)))
+            guessed.append((scores, guesses, boxes * torch.tensor(images.size(row.input) * 2)))
             wanted = torch.tensor([known.index(label) for label, _ in row.target]).long()
             truth.append((wanted, torch.tensor([box for _, box in row.target], dtype=torch.float32).view(-1, 4)))
         figures, notes = metrics.detection(guessed, truth, known)
@@ -146,8 +145,9 @@ class Detect(Task):
     def shown(self, row: Row) -> str:
         return images.shown(row.input)
 
-    def padding(self, model: AdaptedModel, processor: Any) -> int:
-        return 0
+    def known(self) -> tuple[str, ...]:
+        """The labels. Raises GraftuneError before `prepare`."""
+        return labels.known(self.labels, type(self).__name__)
 
 
 def _sure(found: tuple[Tensor, Tensor, Tensor], known: Sequence[str]) -> list[tuple[str, list[float]]]:

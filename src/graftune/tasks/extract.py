@@ -207,7 +207,7 @@ def _positions(answer: tuple[int, int] | None, offsets: Sequence[tuple[int, int]
 def _best(start: Tensor, end: Tensor, longest: int) -> tuple[float, int, int]:
     """The best sum of start and end logits (n,) with start ≤ end < start + longest, and where."""
     sums = start[:, None] + end[None, :]  # (n, n)
-    allowed = torch.ones_like(sums, dtype=torch.bool).triu() & torch.ones_like(sums, dtype=torch.bool).tril(longest - 1)
+    allowed = torch.ones_like(sums, dtype=torch.bool).triu().tril(longest - 1)
     best = sums.masked_fill(~allowed, -torch.inf).flatten().argmax()
     first, last = divmod(int(best), len(end))
     return float(sums[first, last]), first, last

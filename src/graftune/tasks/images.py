@@ -27,17 +27,20 @@ class Picture(Features):
         return self.patches
 
 
-def opened(image: Path | bytes) -> Image.Image:
-    """The image in colour, or in grey as it is where it has one channel."""
-    with Image.open(image if isinstance(image, Path) else io.BytesIO(image)) as picture:
-        return picture.copy() if picture.mode == "L" else picture.convert("RGB")
+def _opened(image: Path | bytes) -> Image.Image:
+    return Image.open(image if isinstance(image, Path) else io.BytesIO(image))
+
+
+def size(image: Path | bytes) -> tuple[int, int]:
+    """Width and height in pixels, by the header alone."""
+    with _opened(image) as picture:
+        return picture.size
 
 
 def fitting(image: Path | bytes, config: Any) -> Image.Image:
     """The image with as many channels as the base reads."""
-    picture = opened(image)
-    channels = getattr(config, "num_channels", 3)
-    return picture.convert("L" if channels == 1 else "RGB")
+    with _opened(image) as picture:
+        return picture.convert("L" if getattr(config, "num_channels", 3) == 1 else "RGB")
 
 
 def patches(pixels: Tensor, config: Any) -> int:

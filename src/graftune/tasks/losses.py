@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from graftune.model.adapted import AdaptedModel
-from graftune.tasks.batches import IGNORED, by_length
+from graftune.tasks.batches import IGNORED
 from graftune.tasks.features import Features
-from graftune.tasks.running import to_device
+from graftune.tasks.running import batches
 from graftune.tasks.task import Task
 
 CHUNK_BYTES = 2**25  # of logits at a time
@@ -46,8 +46,7 @@ def mean_over(
 ) -> float:
     """The mean over all targets of all rows, so that batching does not weigh in."""
     total, count = 0.0, 0
-    for indices in by_length([item.length for item in features], batch_size):
-        batch = to_device(task.collate([features[i] for i in indices], pad), model)
+    for _, batch in batches(task, model, features, pad, batch_size):
         targets = task.targets(batch)
         total += mean_loss(model, adapter, task, batch).item() * targets
         count += targets

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from graftune.model.anatomy import reader_of
 from graftune.tasks.batches import by_length
 from graftune.tasks.features import Features
 
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
     from graftune.tasks.task import Task
 
 Progress = Callable[[int], None]
+
+
+def batches(
+    task: Task, model: AdaptedModel, features: Sequence[Features], padding: int, size: int
+) -> Iterator[tuple[list[int], dict[str, Any]]]:
+    """Collated batches of features of like length, on the base's device, each with the indices of its features."""
+    for indices in by_length([item.length for item in features], size):
+        yield indices, to_device(task.collate([features[i] for i in indices], padding), model)
 
 
 def answered(
@@ -31,8 +40,7 @@ def answered(
     """What the task reads off the outputs for each of the features, in their order; one forward pass a batch."""
     found: list[Any] = [None] * len(features)
     with evaluating(model):
-        for indices in by_length([item.length for item in features], batch_size):
-            batch = to_device(task.collate([features[i] for i in indices], padding), model)
+        for indices, batch in batches(task, model, features, padding, batch_size):
             outputs = task.outputs(model, batch, adapter)
             for i, value in zip(indices, task.read(outputs, batch), strict=True):
                 found[i] = value
@@ -43,10 +51,7 @@ def answered(
 
 def first_virtual_id(model: AdaptedModel) -> int:
     """The id of the first virtual token: the number of rows of the base's embedding; 0 where inputs are no tokens."""
-    try:
-        table = model.base.get_input_embeddings()
-    except NotImplementedError:  # as DETR says it
-        return 0
+    table = reader_of(model.base)
     return table.num_embeddings if isinstance(table, nn.Embedding) else 0
 
 

@@ -49,7 +49,7 @@ class Ready:
     def answer(self, asked: Sequence[Row], batch_size: int) -> list[str]:
         """The model's answer to the input of each row: generated text, a label, tags …"""
         rows = [replace(row, target=self.task.blank(row.input), line=i) for i, row in enumerate(asked, 1)]
-        table = Table(rows, "input", "target", False, "inputs", "")
+        table = Table(rows, "input", "target", False, "inputs")
         answers = {p["line"]: str(p["prediction"]) for p in self.evaluate(table, batch_size).predictions}
         by_key = {self.task.key(row): answers[row.line] for row in rows if row.line in answers}
         return [by_key[self.task.key(row)] for row in rows]
