@@ -25,14 +25,12 @@ import numpy as np
 import torch
 import typer
 from PIL import Image, ImageDraw, ImageFilter
-from pretrain_vit import fit
+from pretraining.short import begin, fit
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, l1_loss
 from transformers import YolosConfig, YolosForObjectDetection, YolosImageProcessorPil
-
-from graftune.training.allocator import keep_freed_memory
 
 HEIGHT, WIDTH, PATCH = 160, 208, 16
 ROWS, COLUMNS = HEIGHT // PATCH, WIDTH // PATCH
@@ -255,9 +253,7 @@ def main(
     every: Annotated[int, typer.Option(help="Steps between exports.")] = 500,
 ) -> None:
     """Draw, train, evaluate on other drawings, export."""
-    keep_freed_memory()
-    torch.set_num_threads(threads)
-    torch.manual_seed(seed)
+    begin(threads, seed)
     model = build(layers, width)
     processor = YolosImageProcessorPil(
         size={"height": HEIGHT, "width": WIDTH}, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_pad=False

@@ -19,14 +19,12 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from pretrain_vit import fit
+from pretraining.short import begin, fit
 from sacrebleu import corpus_bleu
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, MarianConfig, MarianMTModel, PreTrainedTokenizerFast
-
-from graftune.training.allocator import keep_freed_memory
 
 PAD, BOS, EOS, UNK, MASK = range(5)
 SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
@@ -180,9 +178,7 @@ def main(
     every: Annotated[int, typer.Option(help="Steps between exports.")] = 500,
 ) -> None:
     """Train tokenizer and model, evaluate, export."""
-    keep_freed_memory()
-    torch.set_num_threads(threads)
-    torch.manual_seed(seed)
+    begin(threads, seed)
     rng = np.random.default_rng(seed)
     texts, dev = read(sorted(data.glob("train*.jsonl"))), read([data / "dev.jsonl"])
     tokenizer = train_tokenizer(texts, vocabulary)

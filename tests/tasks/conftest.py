@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -40,6 +41,22 @@ def byte_level(wrap: tuple[str, str] | None = None, merges: bool = True, **optio
         tokenizer_object=tokenizer,
         **({"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"} | options),
     )
+
+
+def check_probabilities(result: Any, task: Any, rows: Any, scores: Any) -> None:
+    """Compare with float64 probabilities of each row alone."""
+    losses, right = [], 0
+    with torch.no_grad():
+        for row, item in zip(rows, result.predictions, strict=True):
+            chances = scores(row).double().softmax(-1).tolist()
+            losses.append(-math.log(chances[task.labels.index(row.target)]))
+            assert item["probabilities"] == pytest.approx(dict(zip(task.labels, chances, strict=True)), abs=1e-5)
+            assert item["prediction"] == task.labels[chances.index(max(chances))]
+            assert (item["line"], item["input"], item["target"]) == (row.line, row.input, row.target)
+            right += item["prediction"] == row.target
+    assert result.metrics["loss"] == pytest.approx(sum(losses) / len(rows), rel=1e-5)
+    assert result.metrics["accuracy"] == pytest.approx(right / len(rows))
+    assert set(result.metrics) == {"accuracy", "f1", "loss"}
 
 
 class Plain:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from types import SimpleNamespace
 
 import pytest
@@ -17,7 +16,7 @@ from graftune.reading import Row, Template
 from graftune.tasks import Classify, from_state
 from graftune.tasks.features import Reading
 
-from .conftest import Plain, byte_level
+from .conftest import Plain, byte_level, check_probabilities
 
 ROWS = [Row("he is good", "good", 1), Row("no", "bad", 2), Row("quite good", "good", 4)]
 TEMPLATE = Template("{input} It is")
@@ -75,24 +74,10 @@ def test_head_evaluation_equals_one_row_at_a_time(request, kind, batch_size):
     base = request.getfixturevalue(kind)(**task.model_arguments(TOKENIZER))
     model = Plain(base)
     result = task.evaluate(model, TOKENIZER, ROWS, None, TEMPLATE, batch_size=batch_size, progress=done.append)
-    check(result, task, lambda row: base(torch.tensor([TOKENIZER(f"{row.input} It is").input_ids])).logits[0])
+    check_probabilities(
+        result, task, ROWS, lambda row: base(torch.tensor([TOKENIZER(f"{row.input} It is").input_ids])).logits[0]
+    )
     assert sum(done) == 3
-
-
-def check(result, task, scores) -> None:
-    """Compare with float64 probabilities of each row alone."""
-    losses, right = [], 0
-    with torch.no_grad():
-        for row, item in zip(ROWS, result.predictions, strict=True):
-            chances = scores(row).double().softmax(-1).tolist()
-            losses.append(-math.log(chances[task.labels.index(row.target)]))
-            assert item["probabilities"] == pytest.approx(dict(zip(task.labels, chances, strict=True)), abs=1e-5)
-            assert item["prediction"] == task.labels[chances.index(max(chances))]
-            assert (item["line"], item["input"], item["target"]) == (row.line, row.input, row.target)
-            right += item["prediction"] == row.target
-    assert result.metrics["loss"] == pytest.approx(sum(losses) / 3, rel=1e-5)
-    assert result.metrics["accuracy"] == pytest.approx(right / 3)
-    assert set(result.metrics) == {"accuracy", "f1", "loss"}
 
 
 @given(st.integers(0, 2**31))

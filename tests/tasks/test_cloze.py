@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 
 import pytest
 import torch
@@ -19,7 +18,7 @@ from graftune.tasks import Cloze, from_state
 from graftune.tasks.features import Reading
 from graftune.tasks.label_words import label_words
 
-from .conftest import Plain, byte_level
+from .conftest import Plain, byte_level, check_probabilities
 
 ROWS = [Row("he is good", "good", 1), Row("no", "bad", 2), Row("quite good", "good", 4)]
 TEMPLATE = Template("{input} It is")
@@ -60,23 +59,7 @@ def test_label_word_evaluation_equals_one_row_at_a_time(llama, gpt2, batch_size,
 
     for base in (llama, gpt2):
         result = task.evaluate(Plain(base), tokenizer, ROWS, None, TEMPLATE, batch_size=batch_size)
-        check(result, task, scores)
-
-
-def check(result, task, scores) -> None:
-    """Compare with float64 probabilities of each row alone."""
-    losses, right = [], 0
-    with torch.no_grad():
-        for row, item in zip(ROWS, result.predictions, strict=True):
-            chances = scores(row).double().softmax(-1).tolist()
-            losses.append(-math.log(chances[task.labels.index(row.target)]))
-            assert item["probabilities"] == pytest.approx(dict(zip(task.labels, chances, strict=True)), abs=1e-5)
-            assert item["prediction"] == task.labels[chances.index(max(chances))]
-            assert (item["line"], item["input"], item["target"]) == (row.line, row.input, row.target)
-            right += item["prediction"] == row.target
-    assert result.metrics["loss"] == pytest.approx(sum(losses) / 3, rel=1e-5)
-    assert result.metrics["accuracy"] == pytest.approx(right / 3)
-    assert set(result.metrics) == {"accuracy", "f1", "loss"}
+        check_probabilities(result, task, ROWS, scores)
 
 
 def test_label_words_are_separated_from_the_text_as_the_tokenizer_does():
@@ -126,7 +109,9 @@ def test_a_masked_model_is_scored_at_the_hidden_word(batch_size):
         ids = MASKED(f"{row.input} It is [MASK].").input_ids
         return base(torch.tensor([ids])).logits[0, ids.index(MASKED.mask_token_id), names]
 
-    check(task.evaluate(AdaptedModel(base), MASKED, ROWS, None, GAP, batch_size=batch_size), task, scores)
+    check_probabilities(
+        task.evaluate(AdaptedModel(base), MASKED, ROWS, None, GAP, batch_size=batch_size), task, ROWS, scores
+    )
 
 
 @given(st.integers(1, 5), st.integers(0, 2**31))

@@ -20,7 +20,7 @@ from graftune.tasks import registry
 from graftune.training.reuse import ready
 from graftune.training.run import train
 from tasks.conftest import byte_level
-from training.tiny import small, write
+from training.tiny import saved, small, write
 
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
 PLACES = ("quay", "pier", "bay")
@@ -73,13 +73,7 @@ def yolos(folder: Path) -> str:
 
 def save(folder: Path, model: Any, processor: Any) -> str:
     torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(0, 0.3)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return str(folder)
+    return saved(folder, model, processor)
 
 
 def picture(folder: Path, name: str, size: int, box: tuple[int, int, int, int], value: int) -> str:

@@ -65,13 +65,17 @@ def save_base(folder: Path, family: str, positions: int = POSITIONS) -> str:
     """Write a base whose weights are large enough that every part matters; its folder."""
     masked = {"wrap": ("[CLS]", "[SEP]"), "mask_token": "[MASK]"}
     tokenizer = byte_level(**masked) if family == "bert" else byte_level()  # type: ignore[arg-type]
-    model = _model(family, len(tokenizer), positions)
+    return saved(folder, _model(family, len(tokenizer), positions), tokenizer)
+
+
+def saved(folder: Path, model: PreTrainedModel, processor: Any) -> str:
+    """Write a model, with weights large enough that every part matters, and its tokenizer; their folder."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(0, 0.3)
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    processor.save_pretrained(folder)
     return str(folder)
 
 
