@@ -10,13 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any, NamedTuple
 
 from graftune.errors import GraftuneError, unknown
+from graftune.reading.segments import PIECES, SLOTS, Column, Ids, Mask, Segment, Virtual, Words, joined, parse
 
-_PIECES = re.compile(r"\{\{|\}\}|\{(?P<slot>[^{}]*)\}|(?P<stray>[{}])|[^{}]+")
-_SLOTS = ("input", "P:<count>", "mask")
 Value = str | Sequence[int]
 
 
@@ -36,43 +34,6 @@ class Encoded(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Words:
-    """Text that is tokenised as it stands."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Column:
-    """The place of a column."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Virtual:
-    """A run of virtual tokens."""
-
-    count: int
-
-
-@dataclass(frozen=True)
-class Mask:
-    """The place of the word to be found."""
-
-
-@dataclass(frozen=True)
-class Ids:
-    """Tokens of a column."""
-
-    ids: Sequence[int]
-    name: str
-
-
-Segment = Words | Column | Virtual | Mask | Ids
-
-
-@dataclass(frozen=True)
 class Template:
     """A parsed template.
 
@@ -83,7 +44,7 @@ class Template:
     segments: tuple[Segment, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        segments = _joined(_parse(self.text))
+        segments = parse(self.text)
         names = [s.name for s in segments if isinstance(s, Column)]
         masks = sum(isinstance(s, Mask) for s in segments)
         twice = [f"{{{name}}}" for name in dict.fromkeys(names) if names.count(name) > 1] + ["{mask}"] * (masks > 1)
@@ -167,17 +128,17 @@ class Template:
         given = values if isinstance(values, Mapping) else {"input": values}
         for name in self.columns:
             if name not in given:
-                raise unknown("template column", name, {*given, *_SLOTS[1:]})
+                raise unknown("template column", name, {*given, *SLOTS[1:]})
         opening, closing = special_tokens(tokenizer)
         closing = closing if suffix else []
-        filled = _joined(_filled(segment, given, tokenizer) for segment in self.segments)
+        filled = joined(_filled(segment, given, tokenizer) for segment in self.segments)
         ids, places = _ids(tokenizer, filled, first_virtual_id, len(opening))
         if max_length is None or len(opening) + len(ids) + len(closing) <= max_length:
             return Encoded(opening + ids + closing, False, places)
 
         # Too long: only columns that are tokenised by themselves have tokens of their own that can be left out.
         apart = [_apart(segment, given, tokenizer) for segment in self.segments]
-        fixed = _joined(segment for segment in apart if not isinstance(segment, Ids))
+        fixed = joined(segment for segment in apart if not isinstance(segment, Ids))
         taken = len(opening) + len(_ids(tokenizer, fixed, first_virtual_id, 0)[0]) + len(closing)
         room = max_length - taken
         columns = [segment for segment in apart if isinstance(segment, Ids)]
@@ -190,7 +151,7 @@ class Template:
             )
         sizes = dict(zip((c.name for c in columns), shared(room, [len(c.ids) for c in columns]), strict=True))
         cut = [Ids(s.ids[: sizes[s.name]], s.name) if isinstance(s, Ids) else s for s in apart]
-        ids, places = _ids(tokenizer, _joined(cut), first_virtual_id, len(opening))
+        ids, places = _ids(tokenizer, joined(cut), first_virtual_id, len(opening))
         shorter = any(sizes[c.name] < len(c.ids) for c in columns)
         return Encoded(opening + ids + closing, shorter, places)
 
@@ -205,7 +166,7 @@ def composed(inner: str, outer: str) -> str:
     if method.has_mask or method.columns != ("input",):
         return inner
     around, within = (outer, inner) if "input" in task.columns else (inner, outer)
-    return _PIECES.sub(lambda match: within if match["slot"] == "input" else match.group(), around)
+    return PIECES.sub(lambda match: within if match["slot"] == "input" else match.group(), around)
 
 
 def shared(room: int, sizes: Sequence[int]) -> list[int]:
@@ -241,42 +202,6 @@ def tokens(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids) if text else []
 
 
-def _parse(text: str) -> list[Segment]:
-    segments: list[Segment] = []
-    for match in _PIECES.finditer(text):
-        piece, slot = match.group(), match["slot"]
-        if match["stray"]:
-            raise GraftuneError(
-                f"the template has a single {piece!r} at character {match.start() + 1}",
-                received=repr(text),
-                expected="a slot such as {input}, or a doubled brace",
-                do=f"write {piece * 2!r} for a plain {piece!r}",
-            )
-        if slot is None:
-            segments.append(Words(piece[0] if piece in ("{{", "}}") else piece))
-        elif slot == "mask":
-            segments.append(Mask())
-        elif re.fullmatch(r"\w[\w .-]*", slot) and slot.upper() != "P":
-            segments.append(Column(slot))
-        else:
-            segments.append(_virtual(slot))
-    return segments
-
-
-def _virtual(slot: str) -> Virtual:
-    name, _, count = slot.partition(":")
-    if name.strip().upper() != "P":
-        raise unknown("template slot", slot, _SLOTS)
-    if name != "P" or not re.fullmatch("[0-9]+", count) or int(count) < 1:
-        raise GraftuneError(
-            "virtual tokens are written {P:<count>}",
-            received=f"{{{slot}}}",
-            expected="a capital P, a colon and a count of 1 or more",
-            do="write for example {P:3}",
-        )
-    return Virtual(int(count))
-
-
 def _filled(segment: Segment, values: Mapping[str, Value], tokenizer: Any) -> Segment:
     """A segment with its column's value; the hidden word becomes the tokenizer's own token for one."""
     if isinstance(segment, Column):
@@ -299,17 +224,6 @@ def _apart(segment: Segment, values: Mapping[str, Value], tokenizer: Any) -> Seg
     if isinstance(segment, Column) and isinstance(text := values[segment.name], str):
         return Ids(tokens(tokenizer, text), segment.name)
     return _filled(segment, values, tokenizer)
-
-
-def _joined(segments: Iterable[Segment]) -> list[Segment]:
-    """The same segments with neighbouring words made one."""
-    joined: list[Segment] = []
-    for words, group in groupby(segments, key=lambda segment: isinstance(segment, Words)):
-        if words:
-            joined.append(Words("".join(segment.text for segment in group if isinstance(segment, Words))))
-        else:
-            joined.extend(group)
-    return joined
 
 
 def _ids(

@@ -1,0 +1,101 @@
+"""Segments: what a template is made of, and how its text is parsed into them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from graftune.errors import GraftuneError, unknown
+
+PIECES = re.compile(r"\{\{|\}\}|\{(?P<slot>[^{}]*)\}|(?P<stray>[{}])|[^{}]+")
+SLOTS = ("input", "P:<count>", "mask")
+
+
+@dataclass(frozen=True)
+class Words:
+    """Text that is tokenised as it stands."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """The place of a column."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Virtual:
+    """A run of virtual tokens."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Mask:
+    """The place of the word to be found."""
+
+
+@dataclass(frozen=True)
+class Ids:
+    """Tokens of a column."""
+
+    ids: Sequence[int]
+    name: str
+
+
+Segment = Words | Column | Virtual | Mask | Ids
+
+
+def parse(text: str) -> list[Segment]:
+    """The segments of a template's text, with neighbouring words made one.
+
+    Raises GraftuneError for an unknown slot, a count below 1, or a stray brace.
+    """
+    segments: list[Segment] = []
+    for match in PIECES.finditer(text):
+        piece, slot = match.group(), match["slot"]
+        if match["stray"]:
+            raise GraftuneError(
+                f"the template has a single {piece!r} at character {match.start() + 1}",
+                received=repr(text),
+                expected="a slot such as {input}, or a doubled brace",
+                do=f"write {piece * 2!r} for a plain {piece!r}",
+            )
+        if slot is None:
+            segments.append(Words(piece[0] if piece in ("{{", "}}") else piece))
+        elif slot == "mask":
+            segments.append(Mask())
+        elif re.fullmatch(r"\w[\w .-]*", slot) and slot.upper() != "P":
+            segments.append(Column(slot))
+        else:
+            segments.append(_virtual(slot))
+    return joined(segments)
+
+
+def _virtual(slot: str) -> Virtual:
+    name, _, count = slot.partition(":")
+    if name.strip().upper() != "P":
+        raise unknown("template slot", slot, SLOTS)
+    if name != "P" or not re.fullmatch("[0-9]+", count) or int(count) < 1:
+        raise GraftuneError(
+            "virtual tokens are written {P:<count>}",
+            received=f"{{{slot}}}",
+            expected="a capital P, a colon and a count of 1 or more",
+            do="write for example {P:3}",
+        )
+    return Virtual(int(count))
+
+
+def joined(segments: Iterable[Segment]) -> list[Segment]:
+    """The same segments with neighbouring words made one."""
+    found: list[Segment] = []
+    for words, group in groupby(segments, key=lambda segment: isinstance(segment, Words)):
+        if words:
+            found.append(Words("".join(segment.text for segment in group if isinstance(segment, Words))))
+        else:
+            found.extend(group)
+    return found
