@@ -23,13 +23,13 @@ from sides.records import Records, read, where
 from transformers import BertConfig, BertForSequenceClassification
 
 import graftune as gt
+from graftune.datasets.rows import Row
 from graftune.methods.method import Method
-from graftune.reading.rows import Row
-from graftune.reading.template import Template
 from graftune.tasks.classify import Classify
 from graftune.tasks.features import Features, Reading
 from graftune.tasks.generate import Generate
 from graftune.tasks.task import Task
+from graftune.templates.template import Template
 from graftune.training.budget import budget_of
 from graftune.training.loop import fit
 from graftune.training.recipe import Recipe

@@ -11,12 +11,12 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig
 
 from graftune import bases
+from graftune.datasets.rows import Row
 from graftune.model.layers import is_linear
-from graftune.reading.rows import Row
-from graftune.reading.template import Template
 from graftune.tasks.batches import IGNORED
 from graftune.tasks.features import Features, Reading
 from graftune.tasks.generate import Generate
+from graftune.templates.template import Template
 
 SHAPES = ("gpt2-124m", "smollm2-135m", "tiny-decoder")
 

@@ -14,11 +14,11 @@ import torch
 from peft import LoraConfig, TaskType, get_peft_model
 
 import graftune as gt
-from graftune.reading.rows import Row
-from graftune.reading.template import Template
+from graftune.datasets.rows import Row
 from graftune.tasks.features import Features, Reading
 from graftune.tasks.running import pad_id
 from graftune.tasks.task import Evaluation
+from graftune.templates.template import Template
 from graftune.training.prepare import Prepared, prepare, read_tables
 from graftune.training.recipe import Recipe
 from sides import trainer

@@ -50,7 +50,7 @@ def test_gradients_are_those_through_the_weights_that_the_bits_stand_for(toys, m
 
 def test_a_run_on_a_quantized_base_is_used_again_on_one(toys, tmp_path):
     pytest.importorskip("torchao")
-    from graftune.reading.rows import read
+    from graftune.datasets.rows import read
     from graftune.training.reuse import ready
 
     for task, base in (("generate", "llama"), ("classify", "bert")):

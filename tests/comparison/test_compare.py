@@ -15,8 +15,8 @@ from graftune.cli import main
 from graftune.comparison import report, summary
 from graftune.comparison.compare import compare
 from graftune.comparison.results import load
+from graftune.datasets.rows import read
 from graftune.errors import GraftuneError
-from graftune.reading.rows import read
 from graftune.tasks import registry
 from graftune.training.reuse import ready
 from tasks.conftest import byte_level
@@ -214,7 +214,6 @@ def test_a_label_of_the_evaluation_data_alone_stops_before_anything_runs(toys, t
 
 
 def test_the_command_uses_the_embedded_data(toys, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("GRAFTUNE_CACHE", str(tmp_path / "cache"))
     arguments = ["--methods", "lora", "--max-steps", 2, "--set", "eval_rows=2", "--base", toys.long]
     arguments += ["--set", "generate.max_new_tokens=4", "--batch-size", 2, "--out", tmp_path / "out"]
     monkeypatch.setattr(sys, "argv", ["graftune", "compare", *map(str, arguments)])

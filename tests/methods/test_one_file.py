@@ -120,7 +120,7 @@ ALLOWED = ("methods/", "__init__.py", "checkpoint/peft_methods.py", "comparison/
 OTHER_MEANING = {
     "parts/output_function.py": {"lora"},  # an initialisation of adapters
     "cli/commands.py": {"lora"},  # the default of --method
-    "reading/columns.py": {"prompt"},  # a column of the data
+    "datasets/columns.py": {"prompt"},  # a column of the data
     "tasks/instruct.py": {"prompt"},
 }
 

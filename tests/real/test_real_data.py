@@ -10,9 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import graftune as gt
+from graftune.datasets.rows import grouped, read
 from graftune.methods.method import make
 from graftune.model.adapted import AdaptedModel
-from graftune.reading.rows import grouped, read
 from graftune.tasks import registry
 from graftune.training.prepare import read_tables
 from graftune.training.recipe import load

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BartConfig, BartForSequenceClassification
 
+from graftune.datasets import Row
 from graftune.errors import GraftuneError
-from graftune.reading import Row, Template
 from graftune.tasks import Classify, from_state
 from graftune.tasks.features import Reading
+from graftune.templates import Template
 
 from .conftest import Plain, byte_level, check_probabilities
 

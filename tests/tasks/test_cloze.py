@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from transformers import BertForMaskedLM, GPT2Config, T5Config
 
 from families import bert_config
+from graftune.datasets import Row
 from graftune.errors import GraftuneError
 from graftune.model.adapted import AdaptedModel
-from graftune.reading import Row, Template
 from graftune.tasks import Cloze, from_state
 from graftune.tasks.features import Reading
 from graftune.tasks.label_words import label_words
+from graftune.templates import Template
 
 from .conftest import Plain, byte_level, check_probabilities
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from transformers import YolosConfig, YolosImageProcessor
 
-from graftune.reading import Row
+from graftune.datasets import Row
 from graftune.tasks import Detect
 from graftune.tasks.features import Reading
 

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from transformers import BertForQuestionAnswering
 
 from families import bert_config
+from graftune.datasets import Row
 from graftune.errors import GraftuneError
-from graftune.reading import Row, Template
 from graftune.tasks import Extract
 from graftune.tasks.extract import _best
 from graftune.tasks.features import Reading
+from graftune.templates import Template
 
 from .conftest import Plain, byte_level
 

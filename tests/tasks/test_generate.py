@@ -10,11 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graftune.datasets import Row
 from graftune.errors import GraftuneError
-from graftune.reading import Row, Template
-from graftune.reading.template import tokens
 from graftune.tasks import Features, Generate, from_state
 from graftune.tasks.features import Reading
+from graftune.templates import Template
+from graftune.templates.template import tokens
 
 from .conftest import Plain, byte_level
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from graftune.datasets import Row
 from graftune.errors import GraftuneError
-from graftune.reading import Row, Template
-from graftune.reading.template import tokens
 from graftune.tasks import Instruct
 from graftune.tasks.features import Reading
+from graftune.templates import Template
+from graftune.templates.template import tokens
 
 from .conftest import byte_level
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graftune.reading import Row
+from graftune.datasets import Row
 from graftune.tasks import Regress, Summarize, Translate, metrics
 
 

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from transformers import BertForTokenClassification
 
 from families import bert_config
+from graftune.datasets import Row
 from graftune.errors import GraftuneError
-from graftune.reading import Row, Template
 from graftune.tasks import Tag, from_state, metrics
 from graftune.tasks.features import Reading
+from graftune.templates import Template
 
 from .conftest import Plain, byte_level
 

@@ -15,14 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graftune.bases.loading import load_base, load_tokenizer
+from graftune.datasets.rows import read
 from graftune.errors import GraftuneError
 from graftune.methods.method import PRESETS
 from graftune.model.adapted import AdaptedModel
-from graftune.reading.rows import read
-from graftune.reading.template import Template
 from graftune.tasks import registry
 from graftune.tasks.features import Reading
 from graftune.tasks.running import first_virtual_id
+from graftune.templates.template import Template
 from graftune.training.budget import Budget
 from graftune.training.optimizer import set_rate
 from graftune.training.run import train

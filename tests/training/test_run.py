@@ -7,10 +7,10 @@ import json
 import pytest
 import torch
 
-from graftune import data
 from graftune.checkpoint.native import card
+from graftune.datasets import samples
+from graftune.datasets.rows import read, rows_of
 from graftune.errors import GraftuneError
-from graftune.reading.rows import read, rows_of
 from graftune.training.reuse import ready
 from training.tiny import same, small, tensors
 
@@ -119,11 +119,10 @@ def test_an_adapter_refuses_another_base(toys, tmp_path):
 
 
 def test_without_data_the_embedded_set_is_used(toys, tmp_path, monkeypatch):
-    monkeypatch.setenv("GRAFTUNE_CACHE", str(tmp_path / "cache"))
     said: list[str] = []
     options = {"train": None, "eval": None, "eval_rows": 1, "train_rows": 4, "max_steps": 1}
     with pytest.raises(GraftuneError, match="too long"):  # its tables do not fit the tiny base
         toys.train(tmp_path / "run", small("lora"), **options, say=said.append)
     assert any("embedded" in text for text in said)
-    assert data.path("train").is_file()
+    assert samples.path("train").is_file()
     assert not (tmp_path / "run").exists()

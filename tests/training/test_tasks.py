@@ -14,8 +14,8 @@ import transformers as t
 from PIL import Image
 
 from graftune.bases.loading import load_base
+from graftune.datasets.rows import read, read_inputs, rows_of
 from graftune.errors import GraftuneError
-from graftune.reading.rows import read, read_inputs, rows_of
 from graftune.tasks import registry
 from graftune.training.reuse import ready
 from graftune.training.run import train

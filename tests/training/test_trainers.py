@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from datasets import Dataset
 from families import VOCABULARY, base
 from graftune.errors import GraftuneError
 from graftune.methods.method import make

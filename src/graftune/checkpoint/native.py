@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from graftune.checkpoint import files, fingerprint
+from graftune import files
+from graftune.checkpoint import fingerprint
 from graftune.errors import GraftuneError
 from graftune.methods.method import make
 from graftune.model.adapter import Adapter, escape

@@ -26,7 +26,7 @@ def _threads(recipe: Recipe) -> None:
 def _answer(out: Path | None, data: dict[str, Any], text: str) -> None:
     """The result on stdout, and as JSON where asked."""
     if out is not None:
-        from graftune.checkpoint.files import write_json
+        from graftune.files import write_json
 
         write_json(out, data)
     typer.echo(text)
@@ -203,7 +203,7 @@ def generate(
         )
     flags = {"base": base, "task": task, "input": input, "batch_size": batch_size, "precision": precision}
     resolved = recipes.load(recipe, flags, tuple(settings or ()))
-    from graftune.reading.rows import read_inputs, rows_of
+    from graftune.datasets.rows import read_inputs, rows_of
 
     ready = _ready(adapter, resolved)
     columns = ready.task.columns

@@ -10,7 +10,8 @@ from typing import Any
 from rich.table import Table as RichTable
 from transformers import PreTrainedModel
 
-from graftune.checkpoint import files, native
+from graftune import files
+from graftune.checkpoint import native
 from graftune.comparison import folder, report, results, table
 from graftune.comparison.measure import inference, peak_memory
 from graftune.errors import GraftuneError

@@ -11,9 +11,9 @@ from typing import Any
 import psutil
 import torch
 
-from graftune import data
-from graftune.checkpoint import files
+from graftune import files
 from graftune.comparison import results
+from graftune.datasets import samples
 from graftune.errors import GraftuneError
 from graftune.training.prepare import Prepared
 from graftune.training.recipe import Recipe
@@ -71,8 +71,8 @@ def write_header(out: Path, recipe: Recipe, prepared: Prepared, seeds: list[int]
             "base": _short(recipe.base),
             "base_parameters": sum(p.numel() for p in parameters),
             "base_bytes": sum(p.numel() * p.element_size() for p in parameters),
-            "train": _short(recipe.train or f"embedded {data.name(recipe.task)}"),
-            "eval": _short(recipe.eval or f"embedded {data.name(recipe.task)}"),
+            "train": _short(recipe.train or f"embedded {samples.name(recipe.task)}"),
+            "eval": _short(recipe.eval or f"embedded {samples.name(recipe.task)}"),
             "train_rows": len(prepared.tables.train.rows),
             "eval_rows": len(prepared.tables.eval.rows),
             "metric": prepared.task.metric,

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from graftune.reading.template import Template
+from graftune.templates.template import Template
 from graftune.training.allocator import give_back_freed_memory
 from graftune.training.prepare import Prepared
 from graftune.training.run import Trained

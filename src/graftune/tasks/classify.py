@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from graftune.datasets.rows import Row
 from graftune.errors import GraftuneError
 from graftune.model.adapted import AdaptedModel
-from graftune.reading.rows import Row
 from graftune.tasks import labels, metrics
 from graftune.tasks.batches import inputs
 from graftune.tasks.features import Features, Reading, truncation

@@ -9,15 +9,15 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from graftune.datasets.rows import Row, bad_lines
 from graftune.errors import GraftuneError
 from graftune.model.adapted import AdaptedModel
-from graftune.reading.rows import Row, bad_lines
-from graftune.reading.template import Template
 from graftune.tasks import labels
 from graftune.tasks.classify import Classify
 from graftune.tasks.features import Features, Reading
 from graftune.tasks.label_words import LabelWords, label_words
 from graftune.tasks.task import Task
+from graftune.templates.template import Template
 
 
 @dataclass

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from graftune.reading import cells
-from graftune.reading.columns import Columns
-from graftune.reading.rows import Row
+from graftune.datasets import values
+from graftune.datasets.columns import Columns
+from graftune.datasets.rows import Row
 from graftune.tasks import images, labels, metrics
 from graftune.tasks.features import Features, Reading
 from graftune.tasks.task import Evaluation, Task
@@ -39,8 +39,8 @@ class Detect(Task):
     columns: ClassVar[Columns] = Columns(
         ("image", "file", "file_name", "path", "input"),
         ("objects", "annotations", "boxes", "target"),
-        cells.image,
-        cells.objects,
+        values.image,
+        values.objects,
     )
 
     def auto_class(self, config: Any) -> str:

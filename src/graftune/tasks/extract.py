@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from graftune.datasets import values
+from graftune.datasets.columns import Columns
+from graftune.datasets.rows import Row
 from graftune.errors import GraftuneError, unknown
-from graftune.reading import cells
-from graftune.reading.columns import Columns
-from graftune.reading.rows import Row
 from graftune.tasks import labels, metrics
 from graftune.tasks.batches import inputs
 from graftune.tasks.features import Features, Reading
@@ -47,7 +47,7 @@ class Extract(Task):
     name: ClassVar[str] = "extract"
     metric: ClassVar[str] = "f1"
     columns: ClassVar[Columns] = Columns(
-        ("question", "query", "input"), ("answers", "answer", "target"), cells.text, cells.answers
+        ("question", "query", "input"), ("answers", "answer", "target"), values.text, values.answers
     )
 
     def __post_init__(self) -> None:

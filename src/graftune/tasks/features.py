@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from graftune.datasets.rows import Row
 from graftune.errors import GraftuneError
-from graftune.reading.rows import Row
-from graftune.reading.template import Encoded, NoRoom, Template, Value
+from graftune.templates.template import Encoded, NoRoom, Template, Value
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,16 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from graftune.datasets.rows import Row, grouped
 from graftune.errors import GraftuneError, unknown
 from graftune.model.adapted import AdaptedModel
-from graftune.reading.rows import Row, grouped
-from graftune.reading.template import Encoded, Template, tokens
 from graftune.tasks import metrics
 from graftune.tasks.batches import IGNORED, by_length, inputs, pad
 from graftune.tasks.features import Features, Reading, truncation
 from graftune.tasks.losses import mean_over
 from graftune.tasks.running import Progress, evaluating, first_virtual_id, to_device
 from graftune.tasks.task import Evaluation, Task, Trial, need_rows
+from graftune.templates.template import Encoded, Template, tokens
 
 TIMED_TOKENS = 24  # written when inference is timed
 

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from graftune.datasets import values
+from graftune.datasets.columns import Columns
+from graftune.datasets.rows import Row
 from graftune.model.adapted import AdaptedModel
-from graftune.reading import cells
-from graftune.reading.columns import Columns
-from graftune.reading.rows import Row
 from graftune.tasks import images, labels
 from graftune.tasks.classify import Classify
 from graftune.tasks.features import Features, Reading
@@ -29,7 +29,7 @@ class ImageClassify(Classify):
     name: ClassVar[str] = "image-classify"
     processor: ClassVar[str] = "AutoImageProcessor"
     columns: ClassVar[Columns] = Columns(
-        ("image", "file", "file_name", "path", "input", "img"), ("label", "target", "class"), cells.image
+        ("image", "file", "file_name", "path", "input", "img"), ("label", "target", "class"), values.image
     )
 
     def auto_class(self, config: Any) -> str:

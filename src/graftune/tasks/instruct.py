@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+from graftune.datasets import values
+from graftune.datasets.columns import Columns
+from graftune.datasets.rows import Row
 from graftune.errors import GraftuneError
-from graftune.reading import cells
-from graftune.reading.columns import Columns
-from graftune.reading.rows import Row
-from graftune.reading.template import Encoded, Template, special_tokens, tokens
 from graftune.tasks.features import Reading
 from graftune.tasks.generate import Generate
+from graftune.templates.template import Encoded, Template, special_tokens, tokens
 
 #: For tokenizers without one: a heading for each role.
 PLAIN = (
@@ -52,7 +52,7 @@ class Instruct(Generate):
     columns: ClassVar[Columns] = Columns(
         ("instruction", "prompt", "question", "query", "input"),
         ("output", "response", "answer", "completion", "target"),
-        joint={"messages": cells.messages, "conversations": cells.messages},
+        joint={"messages": values.messages, "conversations": values.messages},
         examples=examples,
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graftune.errors import GraftuneError
-from graftune.reading.template import tokens
+from graftune.templates.template import tokens
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from graftune.reading import cells
-from graftune.reading.columns import INPUTS, Columns
-from graftune.reading.rows import Row
+from graftune.datasets import values
+from graftune.datasets.columns import INPUTS, Columns
+from graftune.datasets.rows import Row
 from graftune.tasks import labels, metrics
 from graftune.tasks.batches import inputs
 from graftune.tasks.features import Features, Reading, truncation
@@ -36,7 +36,7 @@ class Regress(Task):
     metric: ClassVar[str] = "pearson"
     learned: ClassVar[tuple[str, ...]] = ("mean", "spread")
     columns: ClassVar[Columns] = Columns(
-        INPUTS, ("score", "target", "label", "rating", "value", "similarity"), target=cells.number
+        INPUTS, ("score", "target", "label", "rating", "value", "similarity"), target=values.number
     )
 
     def auto_class(self, config: Any) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from graftune.reading.columns import Columns
+from graftune.datasets.columns import Columns
 from graftune.tasks import metrics
 from graftune.tasks.generate import Generate
 

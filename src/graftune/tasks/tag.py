@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from graftune.datasets import values
+from graftune.datasets.columns import Columns
+from graftune.datasets.rows import Row
 from graftune.errors import GraftuneError
-from graftune.reading import cells
-from graftune.reading.columns import Columns
-from graftune.reading.rows import Row
 from graftune.tasks import labels, metrics
 from graftune.tasks.batches import IGNORED, inputs, pad
 from graftune.tasks.features import Features, Reading, truncation
@@ -35,7 +35,7 @@ class Tag(Task):
     metric: ClassVar[str] = "f1"
     learned: ClassVar[tuple[str, ...]] = ("labels",)
     columns: ClassVar[Columns] = Columns(
-        ("tokens", "words", "input", "text"), ("tags", "ner_tags", "labels", "target"), cells.words, cells.words
+        ("tokens", "words", "input", "text"), ("tags", "ner_tags", "labels", "target"), values.words, values.words
     )
 
     def auto_class(self, config: Any) -> str:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from graftune.datasets.columns import TEXT, Columns
+from graftune.datasets.rows import Row, bad_lines
 from graftune.errors import GraftuneError
-from graftune.reading.columns import TEXT, Columns
-from graftune.reading.rows import Row, bad_lines
-from graftune.reading.template import Template
 from graftune.tasks.batches import IGNORED
 from graftune.tasks.features import Features, Reading
 from graftune.tasks.running import Progress, answered, first_virtual_id, pad_id, to_device
+from graftune.templates.template import Template
 
 if TYPE_CHECKING:
     from graftune.model.adapted import AdaptedModel

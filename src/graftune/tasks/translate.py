@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from graftune.reading.columns import Columns
-from graftune.reading.rows import Row
+from graftune.datasets.columns import Columns
+from graftune.datasets.rows import Row
 from graftune.tasks.generate import Generate
 
 

@@ -9,14 +9,14 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from graftune import data
 from graftune.bases.loading import load_base, load_processor
+from graftune.datasets import samples
+from graftune.datasets.rows import Row, Table, described, grouped, read
 from graftune.errors import GraftuneError, unknown
 from graftune.methods.method import Method
-from graftune.reading.rows import Row, Table, described, grouped, read
-from graftune.reading.template import Template, composed
 from graftune.tasks import registry
 from graftune.tasks.task import Task
+from graftune.templates.template import Template, composed
 from graftune.training.recipe import Recipe
 
 
@@ -53,7 +53,7 @@ def read_tables(recipe: Recipe) -> Tables:
             do="give the missing one",
         )
     task = registry.make(recipe.task, **recipe.section(recipe.task))
-    train = _read(recipe, task, recipe.train or data.path("train", recipe.task))
+    train = _read(recipe, task, recipe.train or samples.path("train", recipe.task))
     train = _sample(train, recipe.train_rows, recipe.seed)
     task.prepare(train.rows)
     return Tables(_checked(train, task, recipe), read_eval(recipe, task))
@@ -80,7 +80,7 @@ def read_eval(recipe: Recipe, task: Task, *, learn: bool = False) -> Table:
 
     With `learn` the task learns from it, where there is no training data, what it has to know.
     """
-    table = _sample_inputs(_read(recipe, task, recipe.eval or data.path("dev", recipe.task)), recipe.eval_rows)
+    table = _sample_inputs(_read(recipe, task, recipe.eval or samples.path("dev", recipe.task)), recipe.eval_rows)
     if learn:
         task.prepare(table.rows)
     return _checked(table, task, recipe)
@@ -89,7 +89,7 @@ def read_eval(recipe: Recipe, task: Task, *, learn: bool = False) -> Table:
 def announce(tables: Tables, recipe: Recipe, say: Callable[[str], None]) -> None:
     """Say aloud what was chosen for the user: the embedded data, or guessed columns."""
     if recipe.train is None:
-        say(f"no data given: using the embedded {data.name(recipe.task)} set")
+        say(f"no data given: using the embedded {samples.name(recipe.task)} set")
         return
     for table in (tables.train, tables.eval):
         announce_guess(table, say)

@@ -10,13 +10,13 @@ from typing import Any
 from graftune import checkpoint
 from graftune.bases.loading import load_base, load_processor
 from graftune.checkpoint import native
+from graftune.datasets.rows import Row, Table
 from graftune.errors import GraftuneError
 from graftune.model.adapted import AdaptedModel
-from graftune.reading.rows import Row, Table
-from graftune.reading.template import Template
 from graftune.tasks import registry
 from graftune.tasks.running import Progress
 from graftune.tasks.task import Evaluation, Task
+from graftune.templates.template import Template
 
 NAME = "adapter"
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from graftune.checkpoint import files, fingerprint, native
+from graftune import files
+from graftune.checkpoint import fingerprint, native
 from graftune.errors import GraftuneError
 from graftune.methods.method import Method
 from graftune.model.adapted import AdaptedModel

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from graftune.checkpoint import files
+from graftune import files
 from graftune.errors import GraftuneError
 from graftune.model.adapter import Adapter
 

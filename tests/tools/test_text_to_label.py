@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from sample_data import boats, table_to_text, text_to_label
 
-from graftune.data import boats, name, path, table_to_text, text_to_label
+from graftune.datasets import samples
 from graftune.errors import GraftuneError
 
 
@@ -26,10 +27,9 @@ def test_no_label_is_rare() -> None:
     assert min(counts.values()) > 250
 
 
-def test_each_task_has_its_set(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRAFTUNE_CACHE", str(tmp_path))
-    assert path("dev", "classify") != path("dev", "generate") == path("dev")
-    assert len(path("dev", "classify").read_text().splitlines()) == 180
-    assert (name("generate"), name("classify")) == ("table-to-text", "text-to-label")
-    with pytest.raises(GraftuneError, match="no data set for the task 'clasify'"):
-        path("dev", "clasify")
+def test_each_task_has_its_set() -> None:
+    assert samples.path("dev", "classify") != samples.path("dev", "generate") == samples.path("dev")
+    assert len(samples.path("dev", "classify").read_text().splitlines()) == 180
+    assert (samples.name("generate"), samples.name("classify")) == ("table-to-text", "text-to-label")
+    with pytest.raises(GraftuneError, match="no sample data for the task 'clasify'"):
+        samples.path("dev", "clasify")

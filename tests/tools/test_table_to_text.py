@@ -11,11 +11,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import make_samples
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sample_data import boats, sentences, splits, table_to_text
 
-from graftune.data import boats, files, path, sentences, splits, table_to_text, write
+from graftune.datasets import samples
 from graftune.errors import GraftuneError
 
 seeds = st.integers(min_value=0, max_value=10**6)
@@ -63,9 +65,11 @@ def test_defaults_are_two_thousand_rows_and_sixty_tables_with_three_texts_each()
 
 
 def test_rows_are_the_same_in_another_process_with_another_hash_seed() -> None:
-    code = "import json, sys, graftune.data as d; sys.stdout.write(json.dumps(d.table_to_text('dev')))"
+    code = "import json, sys; sys.path.insert(0, sys.argv[1]); import sample_data as d; "
+    code += "sys.stdout.write(json.dumps(d.table_to_text('dev')))"
+    tools = str(Path(splits.__file__).parents[1])
     run = subprocess.run(
-        [sys.executable, "-c", code], env={"PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, tools], env={"PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True
     )
     assert json.loads(run.stdout) == table_to_text("dev")
 
@@ -151,28 +155,9 @@ def test_an_unknown_split_is_an_error() -> None:
         table_to_text("trian")  # type: ignore[arg-type]
 
 
-def test_write_makes_one_file_per_split(tmp_path: Path) -> None:
-    train, dev = write(tmp_path)
-    assert (train.name, dev.name) == ("train.jsonl", "dev.jsonl")
-    assert [json.loads(line) for line in train.read_text().splitlines()] == table_to_text("train")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["dev.jsonl", "train.jsonl"]
-
-
-def test_path_writes_once_and_mends_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRAFTUNE_CACHE", str(tmp_path))
-    file = path("dev")
-    assert tmp_path in file.parents
-    before = file.stat().st_mtime_ns
-    assert path("dev") == file
-    assert file.stat().st_mtime_ns == before
-    file.write_text("{")
-    assert len(path("dev").read_text().splitlines()) == 180
-
-
-def test_path_falls_back_to_the_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setenv("GRAFTUNE_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(files.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
-    file = path("dev")
-    assert tmp_path / "tmp" in file.parents
-    assert file.is_file()
+def test_the_shipped_files_are_what_the_grammar_writes(tmp_path: Path) -> None:
+    make_samples.write(tmp_path)
+    written = {file.relative_to(tmp_path): file.read_bytes() for file in tmp_path.rglob("*.jsonl")}
+    shipped = samples.path("train").parents[1]
+    assert written == {file.relative_to(shipped): file.read_bytes() for file in shipped.rglob("*.jsonl")}
+    assert len(written) == 4

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from graftune.datasets import values
 from graftune.errors import GraftuneError, unknown
-from graftune.reading import cells
 
 INPUTS = (
     *("table", "text", "source", "input", "question", "sentence", "document", "article", "dialogue"),
@@ -34,9 +34,9 @@ class Columns:
 
     inputs: tuple[str, ...] = INPUTS
     targets: tuple[str, ...] = TARGETS
-    input: cells.Reader = cells.text
-    target: cells.Reader = cells.text
-    joint: Mapping[str, cells.Reader] = field(default_factory=dict)
+    input: values.Reader = values.text
+    target: values.Reader = values.text
+    joint: Mapping[str, values.Reader] = field(default_factory=dict)
     examples: Callable[[Any, Any], list[tuple[Any, Any]]] = one_example
 
     def choose(self, columns: Sequence[str], input: str | None, target: str | None) -> tuple[str, str, bool]:
@@ -90,7 +90,7 @@ class Columns:
             )
         return usual[0]
 
-    def reader(self, name: str, *, target: bool) -> cells.Reader:
+    def reader(self, name: str, *, target: bool) -> values.Reader:
         """How a value of the column is read."""
         if name in self.joint:
             return self.joint[name]
@@ -101,20 +101,20 @@ class Columns:
 TEXT = Columns()
 
 
-def cell(values: Mapping[str, Any], name: str, reader: cells.Reader, folder: Path) -> Any:
-    """One value as its reader gives it. Raises cells.Unfit, with the column's name."""
-    value = values.get(name)
+def cell(record: Mapping[str, Any], name: str, reader: values.Reader, folder: Path) -> Any:
+    """One value as its reader gives it. Raises values.InvalidValue, with the column's name."""
+    value = record.get(name)
     if value is None or (isinstance(value, float) and value != value):  # NaN: the missing value of Parquet
-        raise cells.Unfit(f"no {name!r}")
+        raise values.InvalidValue(f"no {name!r}")
     try:
         return reader(value, folder)
-    except cells.Unfit as error:
-        raise cells.Unfit(f"{name!r} {error}") from error
+    except values.InvalidValue as error:
+        raise values.InvalidValue(f"{name!r} {error}") from error
 
 
-def texts(values: Mapping[str, Any]) -> dict[str, str]:
+def texts(record: Mapping[str, Any]) -> dict[str, str]:
     """The columns that a template can name: those with text or a number."""
-    return {name: str(value) for name, value in values.items() if isinstance(value, str | int | float)}
+    return {name: str(value) for name, value in record.items() if isinstance(value, str | int | float)}
 
 
 def _usual(names: Sequence[str], columns: Sequence[str]) -> list[str]:

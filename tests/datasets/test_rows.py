@@ -8,16 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import datasets
+from graftune.datasets.columns import TEXT
+from graftune.datasets.rows import Row, fingerprint, grouped, read
 from graftune.errors import GraftuneError
-from graftune.reading.columns import TEXT
-from graftune.reading.rows import Row, fingerprint, grouped, read
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda text: text.strip())
 # csv cannot tell a lone carriage return from a line break of its own, and stops at NUL
@@ -243,5 +243,5 @@ def test_hub_datasets(monkeypatch):
 
 
 def test_reading_does_not_import_torch():
-    code = "import sys, graftune.reading.rows; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    code = "import sys, graftune.datasets.rows; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,6 +1,6 @@
 """Cells: what one value of a column has to be, and what is wrong with one that is not.
 
-Every reader takes the value and the folder that relative paths start from, and raises `Unfit` with a few words.
+Every reader takes the value and the folder that relative paths start from, and raises `InvalidValue` with a few words.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Any
 Reader = Callable[[Any, Path], Any]
 
 
-class Unfit(ValueError):
+class InvalidValue(ValueError):
     """A value that a task cannot use; the message completes "line 3: 'column' …"."""
 
 
 def text(value: Any, folder: Path) -> str:
     """Text; numbers are written out, nothing else is guessed at."""
     if not isinstance(value, str | int | float):
-        raise Unfit(f"is a {type(value).__name__}, not text")
+        raise InvalidValue(f"is a {type(value).__name__}, not text")
     written = str(value)
     if not written.strip():
-        raise Unfit("is empty")
+        raise InvalidValue("is empty")
     if any("\ud800" <= character <= "\udfff" for character in written):
-        raise Unfit("holds half of a surrogate pair, which no tokenizer can read")
+        raise InvalidValue("holds half of a surrogate pair, which no tokenizer can read")
     return written
 
 
@@ -36,9 +36,9 @@ def number(value: Any, folder: Path) -> float:
     try:
         found = float(value)
     except (TypeError, ValueError) as error:
-        raise Unfit(f"is {value!r}, not a number") from error
+        raise InvalidValue(f"is {value!r}, not a number") from error
     if not math.isfinite(found):
-        raise Unfit(f"is {value!r}, not a finite number")
+        raise InvalidValue(f"is {value!r}, not a finite number")
     return found
 
 
@@ -47,7 +47,7 @@ def words(value: Any, folder: Path) -> tuple[str, ...]:
     if isinstance(value, str):
         value = _json(value) if value.lstrip().startswith("[") else value.split()
     if not isinstance(value, Sequence) or not value:
-        raise Unfit("is not a list of words" if not isinstance(value, Sequence) else "is empty")
+        raise InvalidValue("is not a list of words" if not isinstance(value, Sequence) else "is empty")
     return tuple(text(word, folder) for word in value)
 
 
@@ -60,7 +60,7 @@ def answers(value: Any, folder: Path) -> tuple[str, ...]:
     if isinstance(value, str | int | float):
         value = [value]
     if not isinstance(value, Sequence) or not value:
-        raise Unfit("holds no answer")
+        raise InvalidValue("holds no answer")
     return tuple(dict.fromkeys(text(answer, folder) for answer in value))
 
 
@@ -77,14 +77,14 @@ def image(value: Any, folder: Path) -> Path | bytes:
     if isinstance(value, str):
         value = folder / value
     if not isinstance(value, Path | bytes):
-        raise Unfit(f"is a {type(value).__name__}, not an image or the path of one")
+        raise InvalidValue(f"is a {type(value).__name__}, not an image or the path of one")
     try:
         with Image.open(value if isinstance(value, Path) else io.BytesIO(value)) as picture:
             picture.load()
     except FileNotFoundError as error:
-        raise Unfit(f"names a file that is not there ({value!s})") from error
+        raise InvalidValue(f"names a file that is not there ({value!s})") from error
     except (OSError, ValueError, SyntaxError) as error:  # SyntaxError: how Pillow calls a broken PNG
-        raise Unfit(f"is no readable image ({error})") from error
+        raise InvalidValue(f"is no readable image ({error})") from error
     return value
 
 
@@ -99,17 +99,17 @@ def objects(value: Any, folder: Path) -> tuple[tuple[str, tuple[float, float, fl
     if isinstance(value, Mapping):
         labels, boxes = value.get("category", ()), value.get("bbox", ())
         if len(labels) != len(boxes):
-            raise Unfit(f"has {len(labels)} labels and {len(boxes)} boxes")
+            raise InvalidValue(f"has {len(labels)} labels and {len(boxes)} boxes")
         found = [(label, (x, y, x + w, y + h)) for label, (x, y, w, h) in zip(labels, boxes, strict=True)]
     elif isinstance(value, Sequence) and all(isinstance(one, Mapping) for one in value):
         if any("label" not in one or "box" not in one for one in value):
-            raise Unfit('has an object without "label" or "box"')
+            raise InvalidValue('has an object without "label" or "box"')
         found = [(one["label"], tuple(one["box"])) for one in value]
     else:
-        raise Unfit("is not a list of objects")
+        raise InvalidValue("is not a list of objects")
     for label, box in found:
         if len(box) != 4:
-            raise Unfit(f"has a box of {len(box)} numbers for {label!r}")
+            raise InvalidValue(f"has a box of {len(box)} numbers for {label!r}")
     return tuple((text(label, folder), tuple(number(edge, folder) for edge in box)) for label, box in found)  # type: ignore[misc]
 
 
@@ -118,12 +118,12 @@ def messages(value: Any, folder: Path) -> tuple[tuple[str, str], ...]:
     if isinstance(value, str):
         value = _json(value)
     if not isinstance(value, Sequence) or not all(isinstance(one, Mapping) for one in value):
-        raise Unfit("is not a list of messages")
+        raise InvalidValue("is not a list of messages")
     named = [(one.get("role", one.get("from")), one.get("content", one.get("value"))) for one in value]
     roles = {"human": "user", "gpt": "assistant"}
     found = tuple((roles.get(str(role), str(role)), text(content, folder)) for role, content in named)
     if not any(role == "assistant" for role, _ in found):
-        raise Unfit("has no message of the assistant")
+        raise InvalidValue("has no message of the assistant")
     return found
 
 
@@ -131,4 +131,4 @@ def _json(value: str) -> Any:
     try:
         return json.loads(value)
     except ValueError as error:
-        raise Unfit(f"is broken JSON ({error})") from error
+        raise InvalidValue(f"is broken JSON ({error})") from error

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final, Literal, get_args
 
-from graftune.data import boats, sentences
 from graftune.errors import GraftuneError, unknown
+from sample_data import boats, sentences
 
 Split = Literal["train", "dev"]
 ROWS: Final[dict[str, int]] = {"train": 2000, "dev": 180}

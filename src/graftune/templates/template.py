@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from graftune.errors import GraftuneError, unknown
-from graftune.reading.segments import PIECES, SLOTS, Column, Ids, Mask, Segment, Virtual, Words, joined, parse
+from graftune.templates.segments import PIECES, SLOTS, Column, Ids, Mask, Segment, Virtual, Words, joined, parse
 
 Value = str | Sequence[int]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from graftune.datasets import Row, read, values
 from graftune.errors import GraftuneError
-from graftune.reading import Row, cells, read
 from graftune.tasks import Detect
 from graftune.tasks.instruct import Instruct
 
@@ -18,19 +18,19 @@ HERE = Path()
 @pytest.mark.parametrize(
     ("reader", "value", "found"),
     [
-        (cells.words, ["a", "b"], ("a", "b")),
-        (cells.words, '["a", "b c"]', ("a", "b c")),
-        (cells.words, "a b", ("a", "b")),
-        (cells.words, [0, 1], ("0", "1")),
-        (cells.answers, "x", ("x",)),
-        (cells.answers, {"text": ["x", "y", "x"], "answer_start": [1, 2, 1]}, ("x", "y")),
-        (cells.answers, '["x"]', ("x",)),
-        (cells.number, "2.5", 2.5),
-        (cells.objects, [{"label": "a", "box": [0, 1, 2, 3]}], (("a", (0.0, 1.0, 2.0, 3.0)),)),
-        (cells.objects, {"category": [3], "bbox": [[1, 2, 10, 20]]}, (("3", (1.0, 2.0, 11.0, 22.0)),)),
-        (cells.messages, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+        (values.words, ["a", "b"], ("a", "b")),
+        (values.words, '["a", "b c"]', ("a", "b c")),
+        (values.words, "a b", ("a", "b")),
+        (values.words, [0, 1], ("0", "1")),
+        (values.answers, "x", ("x",)),
+        (values.answers, {"text": ["x", "y", "x"], "answer_start": [1, 2, 1]}, ("x", "y")),
+        (values.answers, '["x"]', ("x",)),
+        (values.number, "2.5", 2.5),
+        (values.objects, [{"label": "a", "box": [0, 1, 2, 3]}], (("a", (0.0, 1.0, 2.0, 3.0)),)),
+        (values.objects, {"category": [3], "bbox": [[1, 2, 10, 20]]}, (("3", (1.0, 2.0, 11.0, 22.0)),)),
+        (values.messages, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
          (("user", "a"), ("assistant", "b"))),
-        (cells.messages, [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}],
+        (values.messages, [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}],
          (("user", "a"), ("assistant", "b"))),
     ],
 )  # fmt: skip
@@ -41,35 +41,35 @@ def test_every_form_is_read(reader, value, found):
 @pytest.mark.parametrize(
     ("reader", "value", "problem"),
     [
-        (cells.words, [], "is empty"),
-        (cells.words, 3, "not a list of words"),
-        (cells.words, "[1", "broken JSON"),
-        (cells.answers, [], "holds no answer"),
-        (cells.number, "much", "'much', not a number"),
-        (cells.number, float("inf"), "not a finite number"),
-        (cells.objects, [{"label": "a"}], 'without "label" or "box"'),
-        (cells.objects, [{"label": "a", "box": [1, 2]}], "a box of 2 numbers for 'a'"),
-        (cells.objects, {"category": [1], "bbox": []}, "1 labels and 0 boxes"),
-        (cells.objects, 3, "not a list of objects"),
-        (cells.messages, [{"role": "user", "content": "a"}], "no message of the assistant"),
-        (cells.image, "nowhere.png", "names a file that is not there"),
-        (cells.image, 3, "a int, not an image"),
-        (cells.image, {"bytes": b"no image"}, "no readable image"),
+        (values.words, [], "is empty"),
+        (values.words, 3, "not a list of words"),
+        (values.words, "[1", "broken JSON"),
+        (values.answers, [], "holds no answer"),
+        (values.number, "much", "'much', not a number"),
+        (values.number, float("inf"), "not a finite number"),
+        (values.objects, [{"label": "a"}], 'without "label" or "box"'),
+        (values.objects, [{"label": "a", "box": [1, 2]}], "a box of 2 numbers for 'a'"),
+        (values.objects, {"category": [1], "bbox": []}, "1 labels and 0 boxes"),
+        (values.objects, 3, "not a list of objects"),
+        (values.messages, [{"role": "user", "content": "a"}], "no message of the assistant"),
+        (values.image, "nowhere.png", "names a file that is not there"),
+        (values.image, 3, "a int, not an image"),
+        (values.image, {"bytes": b"no image"}, "no readable image"),
     ],
 )
 def test_what_is_wrong_is_said(reader, value, problem):
-    with pytest.raises(cells.Unfit) as caught:
+    with pytest.raises(values.InvalidValue) as caught:
         reader(value, HERE)
     assert problem in str(caught.value)
 
 
 def test_images_are_found_beside_their_file_and_decoded_once(tmp_path):
     Image.new("L", (8, 8), 7).save(tmp_path / "a.png")
-    assert cells.image("a.png", tmp_path) == tmp_path / "a.png"
-    assert cells.image({"bytes": (tmp_path / "a.png").read_bytes(), "path": None}, HERE)[:4] == b"\x89PNG"
+    assert values.image("a.png", tmp_path) == tmp_path / "a.png"
+    assert values.image({"bytes": (tmp_path / "a.png").read_bytes(), "path": None}, HERE)[:4] == b"\x89PNG"
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:50])
-    with pytest.raises(cells.Unfit, match="no readable image"):
-        cells.image("b.png", tmp_path)
+    with pytest.raises(values.InvalidValue, match="no readable image"):
+        values.image("b.png", tmp_path)
 
 
 VOC = """<annotation><filename>x.jpg</filename><object><name>{name}</name>

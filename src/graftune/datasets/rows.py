@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from graftune.datasets import sources
+from graftune.datasets.columns import TEXT, Columns, cell, texts
+from graftune.datasets.values import InvalidValue
 from graftune.errors import GraftuneError
-from graftune.reading import sources
-from graftune.reading.cells import Unfit
-from graftune.reading.columns import TEXT, Columns, cell, texts
 
 SHOWN = 5  # bad lines quoted in one message; the rest are counted
 
@@ -135,7 +135,7 @@ def rows_of(texts: Sequence[str], columns: Columns = TEXT) -> list[Row]:
     for line, text in enumerate(texts, 1):
         try:
             given = columns.input(text, Path())
-        except Unfit as error:
+        except InvalidValue as error:
             raise bad_lines("inputs", {line: str(error)}, "inputs that the task can read") from error
         rows.append(Row(columns.examples(given, None)[-1][0], None, line, columns={"input": text}))
     return rows
@@ -163,7 +163,7 @@ def _cells(values: Mapping[str, Any], names: Sequence[str], readers: Sequence[An
     for name, reader in zip(names, readers, strict=True):
         try:
             found.append(cell(values, name, reader, folder))
-        except Unfit as error:
+        except InvalidValue as error:
             wrong.append(str(error))
     return found, "; ".join(dict.fromkeys(wrong))
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from graftune.data import boats
-from graftune.data.splits import Split, table_to_text
+from sample_data import boats
+from sample_data.splits import Split, table_to_text
 
 DRINKS = ("hot tea", "black coffee", "red wine", "ginger beer")
 

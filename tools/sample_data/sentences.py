@@ -12,7 +12,7 @@ import random
 import re
 from typing import Final
 
-from graftune.data.boats import DISHES, NUMBERS, Record, pick, shuffled
+from sample_data.boats import DISHES, NUMBERS, Record, pick, shuffled
 
 _CHOICE: Final = re.compile(r"\[([^\[\]]*)\]")
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graftune.errors import GraftuneError
-from graftune.reading.template import Template, composed, shared, special_tokens, tokens
+from graftune.templates.template import Template, composed, shared, special_tokens, tokens
 from tasks.conftest import byte_level
 
 FIRST = 1000
