@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graftune.comparison.compare import compare as compare
     from graftune.errors import GraftuneError as GraftuneError
+    from graftune.inference.predictor import Predictor as Predictor
+    from graftune.inference.predictor import load as load
     from graftune.methods import *  # noqa: F403
     from graftune.model.adapted import AdaptedModel as AdaptedModel
     from graftune.training.run import train as train
@@ -17,7 +19,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "AdaptedModel": "graftune.model.adapted",
     "GraftuneError": "graftune.errors",
+    "Predictor": "graftune.inference.predictor",
     "compare": "graftune.comparison.compare",
+    "load": "graftune.inference.predictor",
     "train": "graftune.training.run",
 }
 

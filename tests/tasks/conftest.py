@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -66,6 +67,9 @@ class Plain:
         self.base, self.config = base, base.config
         self.positions = base.config.max_position_embeddings
         self.calls: list[Any] = []
+
+    def adapter(self, name: str) -> Any:
+        return SimpleNamespace(method=SimpleNamespace(trainable=True))
 
     def __call__(self, *, adapters: str | None, **batch: torch.Tensor) -> Any:
         self.calls.append(adapters)

@@ -13,9 +13,10 @@ from transformers import BertForMaskedLM, GPT2Config, T5Config
 from families import bert_config
 from graftune.datasets import Row
 from graftune.errors import GraftuneError
+from graftune.inference.evaluation import check, evaluate, problems_of
 from graftune.model.adapted import AdaptedModel
-from graftune.tasks import Cloze, from_state
-from graftune.tasks.features import Reading
+from graftune.tasks import Cloze, from_state, state_of
+from graftune.tasks.features import PromptEncoder
 from graftune.tasks.label_words import label_words
 from graftune.templates import Template
 
@@ -28,21 +29,21 @@ TOKENIZER = byte_level(("[CLS]", "[SEP]"))
 MASKED = byte_level(("[CLS]", "[SEP]"), mask_token="[MASK]")
 
 
-def prepared(**options) -> Cloze:
-    task = Cloze(**{"words": "first", **options})
-    task.prepare(ROWS)
-    return task
+def fitted(**options) -> Cloze:
+    return Cloze(**{"words": "first", **options}).fit(ROWS)
 
 
-def masked(**options) -> Cloze:
-    task = prepared(**options)
-    task.bind(bert_config(), MASKED)
-    return task
+def causal(tokenizer=TOKENIZER, **options):
+    return fitted(**options).bind(GPT2Config(), tokenizer)
+
+
+def masked(**options):
+    return fitted(**options).bind(bert_config(), MASKED)
 
 
 def test_state_of_label_words():
-    task = prepared(verbalizer={"good": "great", "bad": "poor"})
-    again = from_state(json.loads(json.dumps(task.state())))
+    task = fitted(verbalizer={"good": "great", "bad": "poor"})
+    again = from_state(json.loads(json.dumps(state_of(task))))
     assert again == task
 
 
@@ -50,7 +51,6 @@ def test_state_of_label_words():
 @pytest.mark.parametrize("merges", [True, False])
 def test_label_word_evaluation_equals_one_row_at_a_time(llama, gpt2, batch_size, merges):
     tokenizer = byte_level(("<s>", "</s>"), merges=merges)
-    task = prepared()
 
     def scores(row):
         # with merges "Ġg" and "Ġb" are tokens; without, the space is one and the letter follows
@@ -59,8 +59,9 @@ def test_label_word_evaluation_equals_one_row_at_a_time(llama, gpt2, batch_size,
         return base(ids).logits[0, -1, tokenizer.convert_tokens_to_ids(names)]
 
     for base in (llama, gpt2):
-        result = task.evaluate(Plain(base), tokenizer, ROWS, None, TEMPLATE, batch_size=batch_size)
-        check_probabilities(result, task, ROWS, scores)
+        task = fitted().bind(base.config, tokenizer)
+        result = evaluate(Plain(base), task, ROWS, None, TEMPLATE, batch_size=batch_size)
+        check_probabilities(result, task.task, ROWS, scores)
 
 
 def test_label_words_are_separated_from_the_text_as_the_tokenizer_does():
@@ -76,14 +77,14 @@ def test_label_words_are_separated_from_the_text_as_the_tokenizer_does():
 
 
 def test_demonstrations_are_solved_examples():
-    task = prepared(verbalizer={"good": "great", "bad": "poor"})
-    assert task.demonstrations(ROWS[:2]) == "he is good great\nno poor\n"
+    task = fitted(verbalizer={"good": "great", "bad": "poor"})
+    assert [task.demonstration(row) for row in ROWS[:2]] == ["he is good great\n", "no poor\n"]
 
 
 def test_a_verbalizer_may_write_labels_as_numbers():
-    task = Cloze(verbalizer={1: "good", 0: "bad"})  # type: ignore[dict-item]
-    task.prepare([Row("x", "1", 1)])
+    task = Cloze(verbalizer={1: "good", 0: "bad"}).fit([Row("x", "1", 1)])  # type: ignore[dict-item]
     assert task.labels == ("0", "1")
+    assert task.word("1") == "good"
 
 
 def bert() -> BertForMaskedLM:
@@ -95,10 +96,10 @@ def bert() -> BertForMaskedLM:
 
 def test_the_base_decides_which_model_answers():
     task = Cloze()
-    assert task.auto_class(bert_config()) == "AutoModelForMaskedLM"
-    assert task.auto_class(GPT2Config()) == "AutoModelForCausalLM"
-    assert task.auto_class(T5Config()) == "AutoModelForMaskedLM"  # which T5 has none of: loading says so
-    assert task.head_names(None) == ()
+    assert task.head(bert_config()).auto_class == "AutoModelForMaskedLM"
+    assert task.head(GPT2Config()).auto_class == "AutoModelForCausalLM"
+    assert task.head(T5Config()).auto_class == "AutoModelForMaskedLM"  # which T5 has none of: loading says so
+    assert task.head(GPT2Config()).modules(None) == ()
 
 
 @pytest.mark.parametrize("batch_size", [1, 16])
@@ -110,46 +111,42 @@ def test_a_masked_model_is_scored_at_the_hidden_word(batch_size):
         ids = MASKED(f"{row.input} It is [MASK].").input_ids
         return base(torch.tensor([ids])).logits[0, ids.index(MASKED.mask_token_id), names]
 
-    check_probabilities(
-        task.evaluate(AdaptedModel(base), MASKED, ROWS, None, GAP, batch_size=batch_size), task, ROWS, scores
-    )
+    result = evaluate(AdaptedModel(base), task, ROWS, None, GAP, batch_size=batch_size)
+    check_probabilities(result, task.task, ROWS, scores)
 
 
 @given(st.integers(1, 5), st.integers(0, 2**31))
 def test_loss_is_the_float64_mean_over_label_words(rows, seed):
-    task = prepared()
-    task.encode(ROWS[0], Reading(TOKENIZER, TEMPLATE, 1000))
+    task = causal()
     logits = torch.randn(rows, len(TOKENIZER), generator=torch.Generator().manual_seed(seed))
     labels = torch.arange(rows) % 2
     expected = logits[:, TOKENIZER.convert_tokens_to_ids(["Ġb", "Ġg"])]
     batch = {"labels": labels}
     assert task.scores(logits, batch).equal(expected)
     reference = -expected.double().log_softmax(-1)[range(rows), labels].mean()
-    assert task.loss(logits, batch).item() == pytest.approx(reference.item(), rel=1e-5)
+    assert task.losses(logits, batch).mean().item() == pytest.approx(reference.item(), rel=1e-5)
 
 
 def test_words_of_several_tokens_are_named_by_line_where_one_is_needed():
     task = masked(words="single", verbalizer={"good": "g", "bad": "bad"})
-    wrong = task.problems(ROWS)
+    wrong = problems_of(task, ROWS)
     assert list(wrong) == [2]
     assert "its word 'bad' is not one token ('Ġb' 'a' 'd')" in wrong[2]
-    assert not masked(words="first", verbalizer={"good": "g", "bad": "bad"}).problems(ROWS)
+    assert not problems_of(masked(words="first", verbalizer={"good": "g", "bad": "bad"}), ROWS)
 
 
 def test_errors():
     with pytest.raises(GraftuneError, match="line 2: unknown label 'bad'"):
-        prepared(verbalizer={"good": "great", "poor": "poor"}).check(ROWS)
-    task = prepared(verbalizer={"good": "gain", "bad": "great"})
+        check(causal(verbalizer={"good": "great", "poor": "poor"}), ROWS)
+    task = causal(verbalizer={"good": "gain", "bad": "great"})
     with pytest.raises(GraftuneError, match="begin with the same token"):
-        task.encode(ROWS[0], Reading(TOKENIZER, TEMPLATE, 1000))
+        task.encode(ROWS[0], PromptEncoder(TOKENIZER, TEMPLATE, 1000))
     for tokenizer in (TOKENIZER, byte_level(merges=False)):
         with pytest.raises(GraftuneError, match="without a token"):
-            prepared(verbalizer={"good": "", "bad": "b"}).encode(ROWS[0], Reading(tokenizer, TEMPLATE, 1000))
-    with pytest.raises(GraftuneError, match="before any row was encoded"):
-        prepared().scores(None, {})
+            _ = causal(tokenizer, verbalizer={"good": "", "bad": "b"}).words
     with pytest.raises(GraftuneError, match=r"the template has no \{mask\}"):
-        masked().encode(ROWS[0], Reading(MASKED, TEMPLATE, 1000))
-    with pytest.raises(GraftuneError, match="line 1: its text holds the token \[MASK\]"):
-        masked().encode(Row("a [MASK]", "good", 1), Reading(MASKED, GAP, 1000))
+        masked().encode(ROWS[0], PromptEncoder(MASKED, TEMPLATE, 1000))
+    with pytest.raises(GraftuneError, match=r"line 1: its text holds the token \[MASK\]"):
+        masked().encode(Row("a [MASK]", "good", 1), PromptEncoder(MASKED, GAP, 1000))
     with pytest.raises(GraftuneError, match="bad value for 'words'"):
         Cloze(words="two")

@@ -9,7 +9,7 @@ from transformers import YolosConfig, YolosImageProcessor
 
 from graftune.datasets import Row
 from graftune.tasks import Detect
-from graftune.tasks.features import Reading
+from graftune.tasks.features import PromptEncoder
 
 OBJECTS = (("cell", (4.0, 2.0, 12.0, 10.0)), ("dot", (0.0, 0.0, 3.0, 5.0)))
 
@@ -21,20 +21,17 @@ def row(tmp_path) -> Row:
 
 
 @pytest.fixture
-def task(row: Row) -> Detect:
-    made = Detect()
-    made.prepare([row])
-    made.bind(YolosConfig(), YolosImageProcessor(size={"height": 16, "width": 32}))
-    return made
+def task(row: Row):
+    return Detect().fit([row]).bind(YolosConfig(), YolosImageProcessor(size={"height": 16, "width": 32}))
 
 
 def test_boxes_are_those_of_the_bases_own_processor(task, row):
-    found = task.encode(row, Reading(task._processor))
+    (found,) = task.encode(row, PromptEncoder(task.processor))
     annotations = [
         {"bbox": [x, y, right - x, bottom - y], "category_id": number, "area": 1.0, "iscrowd": 0}
         for number, (_, (x, y, right, bottom)) in enumerate(OBJECTS)
     ]
-    theirs = task._processor(
+    theirs = task.processor(
         images=Image.open(row.input).convert("RGB"),
         annotations={"image_id": 0, "annotations": annotations},
         return_tensors="pt",
@@ -46,17 +43,16 @@ def test_boxes_are_those_of_the_bases_own_processor(task, row):
 
 def test_right_predictions_are_perfect_and_shown_as_counts(task, row):
     edges = torch.tensor([box for _, box in OBJECTS]) / torch.tensor([20.0, 10.0, 20.0, 10.0])
-    right = (torch.tensor([0.9, 0.2]), torch.tensor([0, 1]), edges, 1.5)
-    result = task.judge([row], [[]], [[right]])
+    right = (torch.tensor([0.9, 0.2]), torch.tensor([0, 1]), edges)
+    result = task.score([row], [[]], [[right]])
     assert result.metrics["map"] == pytest.approx(1.0)
-    assert result.metrics["loss"] == 1.5
-    assert set(result.metrics) == {"map", "map50", "map75", "map cell", "map dot", "loss"}
+    assert set(result.metrics) == {"map", "map50", "map75", "map cell", "map dot"}
     assert result.predictions[0]["prediction"] == "cell 4 2 12 10"  # the dot is less likely than not
     assert result.predictions[0]["shown"] == {"target": "1 cell, 1 dot", "prediction": "1 cell"}
 
 
 def test_nothing_found_is_no_figure_but_zero(task, row):
-    nothing = (torch.empty(0), torch.empty(0).long(), torch.empty(0, 4), 2.0)
-    result = task.judge([row], [[]], [[nothing]])
+    nothing = (torch.empty(0), torch.empty(0).long(), torch.empty(0, 4))
+    result = task.score([row], [[]], [[nothing]])
     assert result.metrics["map"] == 0.0
     assert result.predictions[0]["shown"]["prediction"] == "nothing"

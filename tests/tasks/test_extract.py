@@ -12,10 +12,12 @@ from transformers import BertForQuestionAnswering
 
 from families import bert_config
 from graftune.datasets import Row
+from graftune.datasets.values import Answer
 from graftune.errors import GraftuneError
+from graftune.inference.evaluation import evaluate, problems_of
 from graftune.tasks import Extract
 from graftune.tasks.extract import _best
-from graftune.tasks.features import Reading
+from graftune.tasks.features import PromptEncoder
 from graftune.templates import Template
 
 from .conftest import Plain, byte_level
@@ -26,14 +28,14 @@ FIRST = 1000
 
 
 def row(question: str = "when?", answer: str = "noon", text: str = TEXT, line: int = 1) -> Row:
-    return Row(question, (answer,), line, columns={"context": text, "question": question})
+    return Row(question, (Answer(answer, None),), line, columns={"context": text, "question": question})
 
 
 @given(st.integers(20, 60), st.integers(1, 6), st.sampled_from(["boat", "noon", "nine", "back at nine"]))
 def test_windows_see_all_of_the_text_and_name_the_answer(limit, stride, answer):
-    task = Extract(stride=stride)
+    task = Extract(stride=stride).bind(bert_config(), TOKENIZER)
     template = Template("{P:2}{input} {context}")
-    windows = task.parts(row(answer=answer), Reading(TOKENIZER, template, FIRST, limit))
+    windows = task.encode(row(answer=answer), PromptEncoder(TOKENIZER, template, FIRST, limit))
     seen = set()
     for window in windows:
         assert len(window.ids) <= limit
@@ -64,13 +66,11 @@ def test_evaluation_reads_the_answer_off_the_best_window():
     config.vocab_size = len(TOKENIZER)
     torch.manual_seed(0)
     model = BertForQuestionAnswering(config).eval()
-    task = Extract(stride=2)
+    task = Extract(stride=2).bind(model.config, TOKENIZER)
+    template = Template(task.task.pattern)
     rows = [row(), row(answer="nine", line=2), row(answer="boat", text="a boat", line=3)]
-    result = task.evaluate(Plain(model), TOKENIZER, rows, None, Template(task.pattern), max_length=30, batch_size=2)
-    alone = [
-        task.evaluate(Plain(model), TOKENIZER, [r], None, Template(task.pattern), max_length=30).predictions[0]
-        for r in rows
-    ]
+    result = evaluate(Plain(model), task, rows, None, template, max_length=30, batch_size=2)
+    alone = [evaluate(Plain(model), task, [r], None, template, max_length=30).predictions[0] for r in rows]
     assert result.predictions == alone
     assert all(p["prediction"] in r.columns["context"] for p, r in zip(alone, rows, strict=True))
     assert "2 of 3 texts read in more than one window" in result.notes["windows"]
@@ -78,11 +78,11 @@ def test_evaluation_reads_the_answer_off_the_best_window():
 
 
 def test_bad_rows_and_options():
-    task = Extract()
-    assert task.problems([row(answer="never", line=4), row()]) == {4: "'context' does not hold the answer 'never'"}
+    task = Extract().bind(bert_config(), TOKENIZER)
+    assert problems_of(task, [row(answer="never", line=4), row()]) == {4: "'context' does not hold the answer 'never'"}
     with pytest.raises(GraftuneError, match="unknown column 'context'"):
-        task.problems([Row("a", ("b",), 1, columns={"contxt": "b"})])
-    with pytest.raises(GraftuneError, match="line 1: the question leaves no room for windows"):
-        task.parts(row(), Reading(TOKENIZER, Template(task.pattern), FIRST, 12))
+        problems_of(task, [Row("a", (Answer("b", None),), 1, columns={"contxt": "b"})])
+    with pytest.raises(GraftuneError, match="line 1: there is no room for windows"):
+        task.encode(row(), PromptEncoder(TOKENIZER, Template(task.task.pattern), FIRST, 12))
     with pytest.raises(GraftuneError, match="stride is too small"):
         Extract(stride=0)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from transformers import GPT2Config
 
 from graftune.datasets import Row
 from graftune.errors import GraftuneError
 from graftune.tasks import Instruct
-from graftune.tasks.features import Reading
+from graftune.tasks.features import PromptEncoder
 from graftune.templates import Template
 from graftune.templates.template import tokens
 
@@ -27,6 +28,10 @@ def chatty(wrap=None):
     return tokenizer
 
 
+def bound(tokenizer, **options):
+    return Instruct(**options).bind(GPT2Config(pad_token_id=0), tokenizer)
+
+
 def rendered(tokenizer, messages, ask):
     named = [{"role": role, "content": text} for role, text in messages]
     return tokenizer.apply_chat_template(named, tokenize=False, add_generation_prompt=ask)
@@ -35,7 +40,9 @@ def rendered(tokenizer, messages, ask):
 @pytest.mark.parametrize("wrap", [None, ("<s>", "")])
 def test_ids_are_those_of_the_chat_template_and_labels_those_of_the_answer(wrap):
     tokenizer = chatty(wrap)
-    features = Instruct(system="be good").encode(Row(TALK, "he he", 1), Reading(tokenizer, Template(), FIRST))
+    (features,) = bound(tokenizer, system="be good").encode(
+        Row(TALK, "he he", 1), PromptEncoder(tokenizer, Template(), FIRST)
+    )
     messages = (("system", "be good"), *TALK)
     prompt = tokens(tokenizer, rendered(tokenizer, messages, True))  # begins with <s>, which is not doubled
     answer = tokens(tokenizer, "he he</s>")
@@ -45,14 +52,16 @@ def test_ids_are_those_of_the_chat_template_and_labels_those_of_the_answer(wrap)
 
 def test_a_tokenizer_without_a_template_gets_headings():
     tokenizer = byte_level()
-    features = Instruct().encode(Row((("user", "hi"),), "he", 1), Reading(tokenizer, Template(), FIRST))
+    (features,) = bound(tokenizer).encode(Row((("user", "hi"),), "he", 1), PromptEncoder(tokenizer, Template(), FIRST))
     text = "### User:\nhi\n\n### Assistant:\n"
     assert features.ids == tokens(tokenizer, text) + tokens(tokenizer, "he") + [tokenizer.eos_token_id]
 
 
 def test_a_methods_template_stands_around_the_last_question():
     tokenizer = chatty()
-    features = Instruct().encode(Row(TALK, "x", 1), Reading(tokenizer, Template("{P:2}{input}{P:1}"), FIRST))
+    (features,) = bound(tokenizer).encode(
+        Row(TALK, "x", 1), PromptEncoder(tokenizer, Template("{P:2}{input}{P:1}"), FIRST)
+    )
     place = features.ids.index(FIRST)
     assert features.ids[place : place + 2] == [FIRST, FIRST + 1]
     assert features.ids[place + 2 : features.ids.index(FIRST + 2)] == tokens(tokenizer, "he?")
@@ -60,18 +69,20 @@ def test_a_methods_template_stands_around_the_last_question():
 
 def test_what_is_too_long_loses_its_oldest_messages_first():
     tokenizer = chatty()
-    short = Instruct().encode(Row(TALK[2:], "x", 1), Reading(tokenizer, Template(), FIRST))
-    cut = Instruct().encode(Row(TALK, "x", 1), Reading(tokenizer, Template(), FIRST, len(short.ids)))
+    (short,) = bound(tokenizer).encode(Row(TALK[2:], "x", 1), PromptEncoder(tokenizer, Template(), FIRST))
+    (cut,) = bound(tokenizer).encode(Row(TALK, "x", 1), PromptEncoder(tokenizer, Template(), FIRST, len(short.ids)))
     assert (cut.ids, cut.truncated) == (short.ids, True)
-    less = Instruct().encode(Row(TALK, "x", 1), Reading(tokenizer, Template(), FIRST, len(short.ids) - 1))
+    (less,) = bound(tokenizer).encode(
+        Row(TALK, "x", 1), PromptEncoder(tokenizer, Template(), FIRST, len(short.ids) - 1)
+    )
     assert len(less.ids) == len(short.ids) - 1
     assert less.ids[-2:] == short.ids[-2:]
     with pytest.raises(GraftuneError, match="line 1: the sequence is too long"):
-        Instruct().encode(Row(TALK, "x", 1), Reading(tokenizer, Template(), FIRST, 12))
+        bound(tokenizer).encode(Row(TALK, "x", 1), PromptEncoder(tokenizer, Template(), FIRST, 12))
 
 
 def test_a_context_column_follows_the_instruction():
     row = Row((("user", "sum"),), "x", 1, columns={"input": "1 2"})
     task = Instruct(context="input")
-    assert task.shown(row) == "sum\n\n1 2"
-    assert task.shown(Row((("user", "sum"),), "x", 1, columns={"input": ""})) == "sum"
+    assert task.messages(row)[-1][1] == "sum\n\n1 2"
+    assert task.messages(Row((("user", "sum"),), "x", 1, columns={"input": ""}))[-1][1] == "sum"

@@ -8,11 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from families import DECODERS, base, batch
+from graftune.inference import losses
 from graftune.model.adapted import AdaptedModel
-from graftune.tasks import losses
 from graftune.tasks.classify import Classify
 from graftune.tasks.generate import Generate
 from methods_under_test import METHODS, disturb
+
+from .conftest import byte_level
 
 
 @settings(deadline=None)
@@ -24,10 +26,10 @@ def test_cross_entropy_and_its_gradient_are_those_of_torch(rows, words, smoothin
     targets[rows // 2 :] = torch.where(
         torch.rand(rows - rows // 2, generator=generator) < 0.5, -100, targets[rows // 2 :]
     )
-    loss, gradient = losses._cross_entropy(logits.detach(), targets, smoothing)
+    each, gradient = losses._cross_entropy(logits.detach(), targets, smoothing)
     reference = torch.nn.functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
     reference.backward()
-    torch.testing.assert_close(loss.double(), reference.detach(), atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(each.sum().double(), reference.detach(), atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(gradient.double(), logits.grad, atol=1e-5, rtol=1e-4)
 
 
@@ -43,8 +45,8 @@ def test_a_generation_step_has_the_gradient_of_all_logits(family, method, smooth
     data = batch((21, 15, 18, 7))
     data["labels"] = data["input_ids"].masked_fill(data["attention_mask"] == 0, -100)
     data["labels"][:, :4] = -100
-    task = Generate()
-    logits = model(**task.inputs(data), adapters="a").logits[:, :-1]
+    task = Generate().bind(model.config, byte_level())
+    logits = model(**task.model_inputs(data), adapters="a").logits[:, :-1]
     labels = data["labels"][:, 1:]
     reference = torch.nn.functional.cross_entropy(
         logits.reshape(-1, 97), labels.reshape(-1), ignore_index=-100, label_smoothing=smoothing
@@ -52,7 +54,9 @@ def test_a_generation_step_has_the_gradient_of_all_logits(family, method, smooth
     (0.5 * reference).backward()
     expected = [p.grad for p in model.parameters_of("a")]
     model.zero_grad()
-    loss = losses.mean_loss(model, "a", task, data, smoothing=smoothing, share=0.5)
+    totals = 2 * task.counts(data).sum(0)
+    sums = losses.batch_losses(model, "a", task, data, smoothing=smoothing, totals=totals)
+    loss = sums.sum() / task.counts(data).sum()
     torch.testing.assert_close(loss, reference.detach(), atol=1e-5, rtol=1e-5)
     for parameter, gradient in zip(model.parameters_of("a"), expected, strict=True):
         assert (parameter.grad is None) == (gradient is None)
@@ -66,7 +70,7 @@ def test_without_a_share_nothing_is_sent_back():
     model.add("a", METHODS["lora"])
     data = batch()
     data["labels"] = data["input_ids"]
-    losses.mean_loss(model, "a", Generate(), data)
+    losses.batch_losses(model, "a", Generate().bind(model.config, byte_level()), data)
     assert all(p.grad is None for p in model.parameters_of("a"))
 
 
@@ -74,10 +78,10 @@ def test_classes_are_smoothed_too():
     model = AdaptedModel(base("bert", classifier=True))
     model.add("a", METHODS["lora"], heads=("classifier",))
     data = {**batch(), "labels": torch.tensor([0, 1, 1, 0])}
-    task = Classify()
-    task.labels = ("a", "b")
+    model.config.pad_token_id = 0
+    task = Classify(labels=("a", "b")).bind(model.config, byte_level())
     reference = torch.nn.functional.cross_entropy(
         model(**batch(), adapters="a").logits, data["labels"], label_smoothing=0.2
     )
-    loss = losses.mean_loss(model, "a", task, data, smoothing=0.2)
-    torch.testing.assert_close(loss, reference.detach())
+    sums = losses.batch_losses(model, "a", task, data, smoothing=0.2)
+    torch.testing.assert_close(sums.mean(), reference.detach())

@@ -13,8 +13,9 @@ from transformers import BertForTokenClassification
 from families import bert_config
 from graftune.datasets import Row
 from graftune.errors import GraftuneError
-from graftune.tasks import Tag, from_state, metrics
-from graftune.tasks.features import Reading
+from graftune.inference.evaluation import check, evaluate, problems_of
+from graftune.tasks import Tag, from_state, metrics, state_of
+from graftune.tasks.features import PromptEncoder
 from graftune.templates import Template
 
 from .conftest import Plain, byte_level
@@ -28,15 +29,17 @@ ROWS = [
 FIRST = 1000
 
 
-def prepared() -> Tag:
-    task = Tag()
-    task.prepare(ROWS)
-    return task
+def fitted() -> Tag:
+    return Tag().fit(ROWS)
+
+
+def bound():
+    return fitted().bind(bert_config(), TOKENIZER)
 
 
 def base() -> BertForTokenClassification:
     config = bert_config()
-    config.vocab_size, config.num_labels = len(TOKENIZER), len(prepared().labels)
+    config.vocab_size, config.num_labels = len(TOKENIZER), len(fitted().labels)
     torch.manual_seed(0)
     return BertForTokenClassification(config).eval()
 
@@ -46,9 +49,9 @@ words = st.lists(st.text("abgeh.", min_size=1, max_size=5), min_size=1, max_size
 
 @given(words, st.sampled_from(["{input}", "{P:2}{input}{P:1}", "tag: {input}"]))
 def test_the_first_piece_of_each_word_carries_its_tag(words, template):
-    task = prepared()
+    task = fitted()
     tags = tuple(task.labels[i % len(task.labels)] for i in range(len(words)))
-    features = task.encode(Row(tuple(words), tags, 1), Reading(TOKENIZER, Template(template), FIRST))
+    (features,) = bound().encode(Row(tuple(words), tags, 1), PromptEncoder(TOKENIZER, Template(template), FIRST))
     assert len(features.ids) == len(features.labels)
     pieces = [TOKENIZER([word], is_split_into_words=True, add_special_tokens=False).input_ids for word in words]
     start = len(features.ids) - sum(map(len, pieces)) - 1 - template.count("{P:1}")
@@ -61,8 +64,8 @@ def test_the_first_piece_of_each_word_carries_its_tag(words, template):
 
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_evaluation_equals_one_row_at_a_time_in_float64(batch_size):
-    task, model = prepared(), base()
-    result = task.evaluate(Plain(model), TOKENIZER, ROWS, None, Template(), batch_size=batch_size)
+    task, model = fitted(), base()
+    result = evaluate(Plain(model), bound(), ROWS, None, Template(), batch_size=batch_size)
     losses, guesses = [], []
     for row in ROWS:
         ids = TOKENIZER(list(row.input), is_split_into_words=True)
@@ -77,13 +80,15 @@ def test_evaluation_equals_one_row_at_a_time_in_float64(batch_size):
 def test_entities_are_counted_as_conlleval_does():
     truth = [["B-X", "I-X", "O", "B-Y"], ["O", "B-X"]]
     guess = [["B-X", "O", "O", "B-Y"], ["B-X", "B-X"]]  # found: X(short), Y, X, X; right: Y and the last X
-    scores, notes = metrics.tags(guess, truth)
+    found = metrics.tags(guess, truth)
+    scores, notes = found.values, found.notes
     assert scores["precision"] == pytest.approx(2 / 4)
     assert scores["recall"] == pytest.approx(2 / 3)
     assert scores["f1"] == pytest.approx(2 * 0.5 * (2 / 3) / (0.5 + 2 / 3))
     assert scores["accuracy"] == pytest.approx(4 / 6)
     assert "seqeval" in notes["f1"]
-    scores, notes = metrics.tags([["N", "V"]], [["N", "N"]])
+    found = metrics.tags([["N", "V"]], [["N", "N"]])
+    scores, notes = found.values, found.notes
     assert scores["accuracy"] == 0.5
     assert "no entities" in notes["f1"]
 
@@ -95,30 +100,38 @@ def test_entities_are_shown_in_the_text():
     assert metrics.marked(("he", "is"), ("N", "V")) == "he/N is/V"
 
 
-def test_words_beyond_the_limit_are_predicted_as_outside():
-    task = prepared()
-    result = task.evaluate(Plain(base()), TOKENIZER, ROWS, None, Template(), max_length=6)
-    assert result.predictions[0]["tags"][-1] == "O"
-    assert len(result.predictions[0]["tags"]) == 4
-    assert result.notes["truncated"].startswith("1 of 3") or result.notes["truncated"].startswith("2 of 3")
+def test_words_beyond_the_limit_are_tagged_in_windows_of_their_own():
+    """Every word has a prediction and a loss: no row is cut."""
+    row = Row(tuple(f"w{i}" for i in range(40)), ("B-X",) * 40, 1)
+    windows = bound().encode(row, PromptEncoder(TOKENIZER, Template("{P:1}{input}"), FIRST, 24))
+    assert all(len(window.ids) <= 24 for window in windows)
+    assert len(windows) > 5
+    assert sorted(word for window in windows for word in window.words) == list(range(40))
+    result = evaluate(Plain(base()), bound(), [row, *ROWS], None, Template(), max_length=24)
+    assert len(result.predictions[0]["tags"]) == 40
+    assert result.notes["windows"].startswith("1 of 4")
+    alone = evaluate(Plain(base()), bound(), [row], None, Template(), max_length=24)
+    assert alone.predictions[0] == result.predictions[0]
 
 
 def test_loss_is_the_mean_over_words():
-    task = prepared()
     logits = torch.randn(1, 4, 4)
     labels = torch.tensor([[-100, 2, -100, 1]])
     expected = -logits.double().log_softmax(-1)[0, [1, 3], [2, 1]].mean()
-    assert task.loss(SimpleNamespace(logits=logits), {"labels": labels}).item() == pytest.approx(expected.item())
+    batch = {"labels": labels}
+    sums, counts = bound().losses(SimpleNamespace(logits=logits), batch), bound().counts(batch)
+    assert (sums / counts).item() == pytest.approx(expected.item())
 
 
 def test_state_and_bad_rows():
-    task = prepared()
-    assert from_state(task.state()) == task
-    wrong = task.problems([*ROWS, Row(("a", "b"), ("O",), 7), Row(("a",), ("B-Z",), 9)])
+    task = fitted()
+    assert from_state(state_of(task)) == task
+    wrong = problems_of(bound(), [*ROWS, Row(("a", "b"), ("O",), 7), Row(("a",), ("B-Z",), 9)])
     assert wrong[7] == "2 words and 1 tags"
     assert wrong[9].startswith("unknown label 'B-Z'")
     assert set(wrong) == {7, 9}
     with pytest.raises(GraftuneError, match="line 7: 2 words and 1 tags"):
-        task.check([Row(("a", "b"), ("O",), 7)])
+        check(bound(), [Row(("a", "b"), ("O",), 7)])
+    slow = SimpleNamespace(is_fast=False)
     with pytest.raises(GraftuneError, match="a fast tokenizer"):
-        task.encode(ROWS[0], Reading(SimpleNamespace(is_fast=False), Template(), FIRST))
+        fitted().bind(bert_config(), slow).encode(ROWS[0], PromptEncoder(slow, Template(), FIRST))

@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from graftune import bases
+from graftune.bases.head import Head
 from graftune.bases.quantize import quantization
 from graftune.errors import GraftuneError, unknown
-from graftune.tasks.task import Task
 
 PRECISIONS = ("fp32", "bf16", "auto")
 _EXPECTED = "a Transformers folder, a Hub name (owner/model) or one of " + ", ".join(bases.SHIPPED)
@@ -102,44 +102,42 @@ def _read(name: str, what: str, load: Any) -> Any:
         ) from error
 
 
-def load_tokenizer(name: str) -> Any:
-    """The base's tokenizer."""
-    return _processor(name, "AutoTokenizer")
-
-
-def load_processor(name: str, task: Task) -> Any:
-    """What turns the task's inputs into numbers for the base: its tokenizer, or its image processor."""
-    return _processor(name, task.processor)
-
-
-def _processor(name: str, auto: str) -> Any:
+def load_processor(name: str, auto: str = "AutoTokenizer") -> Any:
+    """What turns inputs into numbers for the base: its tokenizer, or what another Auto class loads."""
     folder, what = resolve(name), "tokenizer" if auto == "AutoTokenizer" else "image processor"
     return _read(name, what, lambda: getattr(transformers, auto).from_pretrained(folder))
 
 
+def load_config(name: str) -> Any:
+    """The base's config."""
+    folder = resolve(name)
+    return _read(name, "config", lambda: transformers.AutoConfig.from_pretrained(folder))
+
+
 def load_base(
-    name: str, task: Task, tokenizer: Any, precision: str = "fp32", seed: int = 0, quantize: str | None = None
+    name: str, head: Head, tokenizer: Any, precision: str = "fp32", seed: int = 0, quantize: str | None = None
 ) -> PreTrainedModel:
-    """The base for a task, in eval mode, on the GPU where there is one.
+    """The base with the head that a task needs, in eval mode, on the GPU where there is one.
 
     ``seed`` fixes the start values of a head that the base does not bring along; ``quantize`` is "int8" or "nf4".
+    Raises GraftuneError for a base that cannot have such a head, or that lacks weights.
     """
     folder = resolve(name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = precision_of("fp32" if task.float32 and precision == "auto" else precision, device)
-    if task.float32 and dtype != torch.float32:
+    dtype = precision_of("fp32" if head.float32 and precision == "auto" else precision, device)
+    if head.float32 and dtype != torch.float32:
         raise GraftuneError(
-            f"the task {task.name!r} needs a base in float32",
+            f"the task {head.task!r} needs a base in float32",
             received=f"precision={precision}",
             expected="fp32, or auto, which then means it",
             do="leave precision out",
         )
     packed = quantization(quantize, device, dtype)
-    config = _read(name, "config", lambda: transformers.AutoConfig.from_pretrained(folder))
-    chosen = task.auto_class(config)
-    auto = getattr(transformers, chosen)
+    config = load_config(name)
+    auto = getattr(transformers, head.auto_class)
     if type(config) not in auto._model_mapping:  # asked here, since loading would call it a broken file
-        raise _unfit(name, task, chosen, f"{config.model_type}, which has no {chosen}")
+        raise _unfit(name, head, f"{config.model_type}, which has no {head.auto_class}")
+    padding = {"pad_token_id": pad_id(config, tokenizer)} if head.pads and tokenizer is not None else {}
     with quiet(), torch.random.fork_rng():
         torch.manual_seed(seed)
         base, info = _read(
@@ -149,33 +147,49 @@ def load_base(
                 folder,
                 dtype=dtype,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # a head for other labels; of anything else _check says it
-                **task.model_arguments(tokenizer),
+                ignore_mismatched_sizes=True,  # only a new head may mismatch; _check raises for any other key
+                **head.loading,
+                **padding,
                 **packed,
             ),
         )
-        _forget_labels(base, task, config, info["missing_keys"])
-    _check(name, base, task, [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
+        _forget_labels(base, head, config, info["missing_keys"])
+    _check(name, base, head, [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
     loaded: PreTrainedModel = base.to(device).eval()
     return loaded
 
 
-def _forget_labels(base: PreTrainedModel, task: Task, saved: Any, missing: Iterable[str]) -> None:
-    """Start the maps to labels anew where the checkpoint's are for others, of which there may happen to be as many."""
-    wanted = task.model_arguments().get("id2label")
+def pad_id(config: Any, tokenizer: Any) -> int:
+    """The id to pad with: the base's own padding token, else the tokenizer's, else its end of text, else 0.
+
+    Ids that the base has no embedding for (such as -1, or a token that was added to the tokenizer alone) do not count;
+    the attention mask hides whatever stands there.
+    """
+    text = config.get_text_config()
+    names = ("pad_token_id", "eos_token_id")
+    candidates = [getattr(text, "pad_token_id", None), *(getattr(tokenizer, name, None) for name in names)]
+    rows = getattr(text, "vocab_size", None)
+    usable = (c for c in candidates if isinstance(c, int) and c >= 0 and (rows is None or c < rows))
+    return next(usable, 0)
+
+
+def _forget_labels(base: PreTrainedModel, head: Head, saved: Any, missing: Iterable[str]) -> None:
+    """Re-initialise the head when the checkpoint was trained for other labels, even if their number is the same."""
+    wanted = head.loading.get("id2label")
     if wanted is None or wanted == saved.id2label:
         return
-    for head in task.head_names(base):
-        for path, module in base.get_submodule(head).named_modules(prefix=head):
-            maps = isinstance(module, torch.nn.Linear) and module.out_features - len(wanted) in (0, 1)  # 1: no object
+    for name in head.modules(base):
+        for path, module in base.get_submodule(name).named_modules(prefix=name):
+            # One output more than labels: the class of no object.
+            maps = isinstance(module, torch.nn.Linear) and module.out_features - len(wanted) in (0, 1)
             if maps and f"{path}.weight" not in missing:
                 module.reset_parameters()
 
 
-def _unfit(name: str, task: Task, auto: str, received: str) -> GraftuneError:
-    if auto != "AutoModelForCausalLM":
+def _unfit(name: str, head: Head, received: str) -> GraftuneError:
+    if head.auto_class != "AutoModelForCausalLM":
         return GraftuneError(
-            f"base {name!r} cannot do the task {task.name!r}", received=received, expected="a base that has one"
+            f"base {name!r} cannot do the task {head.task!r}", received=received, expected="a base that has one"
         )
     return GraftuneError(
         f"base {name!r} does not write text from left to right",
@@ -185,12 +199,12 @@ def _unfit(name: str, task: Task, auto: str, received: str) -> GraftuneError:
     )
 
 
-def _check(name: str, base: PreTrainedModel, task: Task, missing: Iterable[str]) -> None:
+def _check(name: str, base: PreTrainedModel, head: Head, missing: Iterable[str]) -> None:
     """Raise GraftuneError for a base that cannot do the task, or whose weights are not all there."""
-    sights = [module.is_causal for module in base.modules() if hasattr(module, "is_causal")]
-    if task.auto_class(base.config) == "AutoModelForCausalLM" and sights and not any(sights):
-        raise _unfit(name, task, "AutoModelForCausalLM", f"{type(base).__name__}, an encoder")
-    new = {*task.head_names(base), "pooler"}  # an encoder trained on masked words alone has no pooler
+    causal = [module.is_causal for module in base.modules() if hasattr(module, "is_causal")]
+    if head.auto_class == "AutoModelForCausalLM" and causal and not any(causal):
+        raise _unfit(name, head, f"{type(base).__name__}, an encoder")
+    new = {*head.modules(base), "pooler"}  # an encoder trained on masked words alone has no pooler
     if absent := sorted(key for key in missing if not new & set(key.split("."))):
         raise GraftuneError(
             f"base {name!r} lacks weights",

@@ -31,15 +31,15 @@ def show(base: str, task: str | None = None) -> None:
 
 def _for_task(base: str, task: str) -> tuple[AdaptedModel, tuple[str, ...]]:
     """The base as a task loads it, and the names of the modules that every method trains for it."""
-    from graftune.bases.loading import load_base, load_processor
+    from graftune.bases.loading import load_base, load_config, load_processor
     from graftune.tasks import registry
 
-    chosen = registry.make(task)
-    if hasattr(chosen, "labels"):
-        chosen.labels = ("no", "yes")  # what they are is not shown
-    processor = load_processor(base, chosen)
-    loaded = load_base(base, chosen, processor)
-    return AdaptedModel(loaded, processor), chosen.head_names(loaded)
+    options = {"labels": ("no", "yes")} if "labels" in registry.options_of(registry.named(task)) else {}
+    chosen = registry.make(task, **options)  # what the labels are is not shown
+    processor = load_processor(base, chosen.processor)
+    head = chosen.head(load_config(base))
+    loaded = load_base(base, head, processor)
+    return AdaptedModel(loaded, processor), head.modules(loaded)
 
 
 def _tree(base: str, anatomy: Anatomy) -> Tree:

@@ -12,8 +12,8 @@ from graftune.cli import options as o
 from graftune.errors import GraftuneError
 
 if TYPE_CHECKING:
+    from graftune.inference.predictor import Predictor
     from graftune.training.recipe import Recipe
-    from graftune.training.reuse import Ready
 
 
 def _threads(recipe: Recipe) -> None:
@@ -32,13 +32,13 @@ def _answer(out: Path | None, data: dict[str, Any], text: str) -> None:
     typer.echo(text)
 
 
-def _ready(adapter: str | None, recipe: Recipe) -> Ready:
-    """The adapter as its run used it, but for what flags or recipe say."""
-    from graftune.training.reuse import ready
+def _predictor(adapter: str | None, recipe: Recipe, data: str | None = None) -> Predictor:
+    """The adapter as its run used it, but for what flags or recipe say; without one, what ``data`` shows."""
+    from graftune.inference.predictor import Predictor
 
     _threads(recipe)
     given = {key: getattr(recipe, key) for key in ("base", "task", "precision") if key in recipe.model_fields_set}
-    return ready(adapter, **given, options=recipe.sections)
+    return Predictor.load(adapter, **given, options=recipe.sections, data=data)
 
 
 def _metrics(metrics: dict[str, float]) -> str:
@@ -166,12 +166,12 @@ def evaluate(
     }  # fmt: skip
     resolved = recipes.load(recipe, flags, tuple(settings or ()))
     from graftune.cli import live
-    from graftune.training.prepare import announce_guess, read_eval
+    from graftune.training.tables import announce_table, read_eval
 
-    ready = _ready(adapter, resolved)
-    table = read_eval(resolved, ready.task, learn=adapter is None)
-    announce_guess(table, live.say)
-    result = ready.evaluate(table, 2 * resolved.batch_size)
+    predictor = _predictor(adapter, resolved, eval if adapter is None else None)
+    table = read_eval(resolved, predictor.task.task)
+    announce_table(table, predictor.task.task, live.say)
+    result = predictor.evaluate(table, 2 * resolved.batch_size)
     data = {"metrics": result.metrics, "notes": result.notes, "predictions": result.predictions}
     _answer(out, data, _metrics(result.metrics))
 
@@ -205,11 +205,11 @@ def generate(
     resolved = recipes.load(recipe, flags, tuple(settings or ()))
     from graftune.datasets.rows import read_inputs, rows_of
 
-    ready = _ready(adapter, resolved)
-    columns = ready.task.columns
+    predictor = _predictor(adapter, resolved)
+    columns = predictor.task.task.columns
     rows = read_inputs(str(eval), resolved.input, columns) if text is None else rows_of(text, columns)
-    answers = ready.answer(rows, 2 * resolved.batch_size)
-    shown = [ready.task.shown(row) for row in rows]
+    answers = predictor(rows, 2 * resolved.batch_size)
+    shown = [predictor.task.display(row) for row in rows]
     pairs = [{"input": i, "output": a} for i, a in zip(shown, answers, strict=True)]
     _answer(out, {"outputs": pairs}, "\n".join(json.dumps(p, ensure_ascii=False) for p in pairs))
 

@@ -19,9 +19,10 @@ from graftune.methods.method import PRESETS, Method, make
 from graftune.training import distributed
 from graftune.training import recipe as recipes
 from graftune.training.loop import Report
-from graftune.training.prepare import Prepared, Tables, announce, prepare, read_tables, task_of, template_of
+from graftune.training.prepare import Experiment, prepare, task_of
 from graftune.training.recipe import Recipe
-from graftune.training.run import evaluate, train_adapter, use_of
+from graftune.training.tables import Tables, announce, read_tables
+from graftune.training.trained import evaluate, train_adapter, use_of
 
 #: With neither data nor length given: the embedded set, in a few minutes on two cores.
 DEMO: dict[str, dict[str, int]] = {
@@ -136,7 +137,7 @@ class _Bases:
         tokenizer: Any,
     ) -> None:
         self.recipe = recipe
-        self.found: dict[str, Prepared | GraftuneError] = {}
+        self.found: dict[str, Experiment | GraftuneError] = {}
         for task in (task_of(recipe, method) for method in methods):
             if task.name not in self.found:
                 try:
@@ -145,14 +146,14 @@ class _Bases:
                     self.found[task.name] = error
         self.any()
 
-    def any(self) -> Prepared:
+    def any(self) -> Experiment:
         """One of them, the first that could be had."""
         for found in self.found.values():
-            if isinstance(found, Prepared):
+            if isinstance(found, Experiment):
                 return found
         raise next(error for error in self.found.values() if isinstance(error, GraftuneError))
 
-    def for_method(self, method: Method) -> Prepared:
+    def for_method(self, method: Method) -> Experiment:
         """The one that the method runs on."""
         found = self.found[task_of(self.recipe, method).name]
         if isinstance(found, GraftuneError):
@@ -171,8 +172,8 @@ def _run(
 
         seeded = recipe.model_copy(update={"seed": seed})
         try:
-            prepared = bases.for_method(method)
-            result = _one(prepared, seeded, method, out / "adapters" / f"{method.preset}-seed{seed}", tell)
+            experiment = bases.for_method(method)
+            result = _one(experiment, seeded, method, out / "adapters" / f"{method.preset}-seed{seed}", tell)
         except GraftuneError as error:
             result = {"status": "failed", "error": str(error)}
         if distributed.first():
@@ -181,21 +182,22 @@ def _run(
         distributed.told(None)  # the others wait until the line is written
 
 
-def _one(prepared: Prepared, recipe: Recipe, method: Method, place: Path, tell: Callable[..., None]) -> dict[str, Any]:
+def _one(
+    experiment: Experiment, recipe: Recipe, method: Method, place: Path, tell: Callable[..., None]
+) -> dict[str, Any]:
     """Train, measure and evaluate one method with one seed: a result line without its names."""
     tell("training")
     with peak_memory() as peak:
-        trained = train_adapter(prepared, recipe, method, watch=lambda r: tell("training", r))
+        trained = train_adapter(experiment, recipe, method, watch=lambda r: tell("training", r))
     try:
         if not distributed.first():
             return {}
-        native.save(trained.model.adapter(trained.name), prepared.base, place, use_of(trained, prepared, recipe))
+        native.save(trained.model.adapter(trained.name), experiment.base, place, use_of(trained, experiment, recipe))
         trained.model.adapter(trained.name).fold()  # measured as it is served
         tell("evaluating")
-        evaluation = evaluate(trained, prepared, recipe)
+        evaluation = evaluate(trained, experiment, recipe)
         tell("timing")
-        template = template_of(method, prepared.task, prepared.tables.train.rows, recipe.seed)
-        own, plain = inference(trained, prepared, template)
+        own, plain = inference(trained, experiment)
     finally:
         trained.model.close()
     progress = trained.progress

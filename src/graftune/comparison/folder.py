@@ -15,9 +15,9 @@ from graftune import files
 from graftune.comparison import results
 from graftune.datasets import samples
 from graftune.errors import GraftuneError
-from graftune.training.prepare import Prepared
+from graftune.training.prepare import Experiment
 from graftune.training.recipe import Recipe
-from graftune.training.run import versions
+from graftune.training.record import versions
 
 
 def check(out: Path, text: str) -> None:
@@ -60,9 +60,9 @@ def _short(name: str) -> str:
     return "/".join(path.parts[-2:]) if path.exists() else name
 
 
-def write_header(out: Path, recipe: Recipe, prepared: Prepared, seeds: list[int]) -> None:
+def write_header(out: Path, recipe: Recipe, experiment: Experiment, seeds: list[int]) -> None:
     """Write ``comparison.json``: what is compared, on what, and where."""
-    base = prepared.base.base_model
+    base = experiment.base.base_model
     parameters = list(base.parameters())
     files.write_json(
         out / "comparison.json",
@@ -73,9 +73,9 @@ def write_header(out: Path, recipe: Recipe, prepared: Prepared, seeds: list[int]
             "base_bytes": sum(p.numel() * p.element_size() for p in parameters),
             "train": _short(recipe.train or f"embedded {samples.name(recipe.task)}"),
             "eval": _short(recipe.eval or f"embedded {samples.name(recipe.task)}"),
-            "train_rows": len(prepared.tables.train.rows),
-            "eval_rows": len(prepared.tables.eval.rows),
-            "metric": prepared.task.metric,
+            "train_rows": len(experiment.tables.train.rows),
+            "eval_rows": len(experiment.tables.eval.rows),
+            "metric": experiment.task.task.metric,
             "budget": _budget(recipe),
             "seeds": seeds,
             "versions": versions(),

@@ -12,10 +12,11 @@ from pathlib import Path
 import psutil
 import torch
 
+from graftune.inference.timing import timing_call
 from graftune.templates.template import Template
 from graftune.training.allocator import give_back_freed_memory
-from graftune.training.prepare import Prepared
-from graftune.training.run import Trained
+from graftune.training.prepare import Experiment
+from graftune.training.trained import TrainedAdapter
 
 #: What inference is timed on.
 TIMED_ROWS = 8
@@ -78,14 +79,15 @@ def in_turns(first: Callable[[], object], second: Callable[[], object], rounds: 
     return statistics.median(times[0]), statistics.median(times[1])
 
 
-def inference(trained: Trained, prepared: Prepared, template: Template) -> tuple[float, float]:
+def inference(trained: TrainedAdapter, experiment: Experiment) -> tuple[float, float]:
     """Seconds per example with the adapter and without it, in turns, on the same rows.
 
     Generation writes the same number of tokens on both sides; other tasks run one forward pass. The base gets
     the task's own template: what a method puts around the input is part of its cost.
     """
-    model, task = trained.model, prepared.task
-    rows = prepared.tables.eval.rows[:TIMED_ROWS]
-    own, plain = (task.trial(model, prepared.tokenizer, rows, shape) for shape in (template, Template(task.template)))
+    task = experiment.task
+    rows = experiment.tables.eval.rows[:TIMED_ROWS]
+    templates = (trained.template, Template(task.task.template))
+    own, plain = (timing_call(trained.model, task, rows, template) for template in templates)
     mine, base = in_turns(lambda: own(trained.name), lambda: plain(None))
     return mine / len(rows), base / len(rows)

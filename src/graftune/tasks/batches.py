@@ -8,10 +8,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from graftune.tasks.features import Features
+
 IGNORED = -100  # the label of a position that is no target
 
+Side = Literal["left", "right"]
 
-def pad(rows: Sequence[Sequence[int]], value: int, side: Literal["left", "right"] = "right", width: int = 0) -> Tensor:
+
+def pad(rows: Sequence[Sequence[int]], value: int, side: Side = "right", width: int = 0) -> Tensor:
     """int64 (rows, longest, but at least `width`): each row with `value` on the given side."""
     width = max(width, *(len(row) for row in rows))
     filled = [[value] * (width - len(row)) for row in rows]
@@ -20,14 +24,18 @@ def pad(rows: Sequence[Sequence[int]], value: int, side: Literal["left", "right"
     return torch.tensor([[*row, *fill] for fill, row in zip(filled, rows, strict=True)])
 
 
-def inputs(
-    rows: Sequence[Sequence[int]], pad_id: int, side: Literal["left", "right"] = "right", width: int = 0
-) -> dict[str, Tensor]:
-    """`input_ids` and `attention_mask`, both int64 (rows, longest, but at least `width`)."""
-    return {
-        "input_ids": pad(rows, pad_id, side, width),
-        "attention_mask": pad([[1] * len(row) for row in rows], 0, side, width),
+def inputs(rows: Sequence[Features], pad_id: int, side: Side = "right", width: int = 0) -> dict[str, Tensor]:
+    """`input_ids` and `attention_mask`, int64 (rows, longest, but at least `width`).
+
+    `token_type_ids` as well, where any row has them.
+    """
+    batch = {
+        "input_ids": pad([row.ids for row in rows], pad_id, side, width),
+        "attention_mask": pad([[1] * len(row.ids) for row in rows], 0, side, width),
     }
+    if any(row.type_ids is not None for row in rows):
+        batch["token_type_ids"] = pad([row.type_ids or [0] * len(row.ids) for row in rows], 0, side, width)
+    return batch
 
 
 def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:

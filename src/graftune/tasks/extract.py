@@ -3,39 +3,43 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
+from graftune.bases.head import Head
 from graftune.datasets import values
 from graftune.datasets.columns import Columns
 from graftune.datasets.rows import Row
+from graftune.datasets.values import Answer
 from graftune.errors import GraftuneError, unknown
-from graftune.tasks import labels, metrics
+from graftune.tasks import metrics
 from graftune.tasks.batches import inputs
-from graftune.tasks.features import Features, Reading
-from graftune.tasks.task import Evaluation, Task
+from graftune.tasks.bound import Batch, BoundTask, Evaluation
+from graftune.tasks.features import Features, PromptEncoder
+from graftune.tasks.task import Task
+from graftune.tasks.windows import room_for, windows
 
 
 @dataclass(frozen=True)
 class Window(Features):
-    """One window of a row's text. `start` is the position of its first piece, `offsets` each piece's characters."""
+    """One window of a row's text. `start` is the position of its first token, `offsets` each token's characters."""
 
     start: int = 0
     offsets: tuple[tuple[int, int], ...] = ()
 
 
-@dataclass
+@dataclass(frozen=True)
 class Extract(Task):
-    """Input: a question; target: the answer, which stands in the column named by `context`.
+    """Input: a question; target: its answers, which stand in the column named by `context`; none = it has no answer.
 
-    A text that does not fit is read in windows, each starting `stride` pieces before the last one's end. The answer
-    is the span with the largest sum of start and end logits over all windows, at most `longest` pieces long. A window
-    that does not hold the answer is trained to point at its first position.
+    A text that does not fit is read in windows that overlap by `stride` tokens. The answer is the span with the largest
+    sum of start and end logits over all windows, at most `longest` tokens long. A window that does not hold the answer
+    is trained to point at its first position, whose logits are the score of having no answer; where the data has such
+    questions, the answer is "" if that score exceeds the best span's by more than `null_threshold`.
     """
 
     context: str = "context"
@@ -43,11 +47,13 @@ class Extract(Task):
     stride: int = 64
     longest: int = 30
     window: int = 384
+    unanswerable: bool | None = None
+    null_threshold: float = 0.0
 
     name: ClassVar[str] = "extract"
     metric: ClassVar[str] = "f1"
     columns: ClassVar[Columns] = Columns(
-        ("question", "query", "input"), ("answers", "answer", "target"), values.text, values.answers
+        ("question", "query", "input"), ("answers", "answer", "target"), values.text, values.located_answers
     )
 
     def __post_init__(self) -> None:
@@ -55,147 +61,130 @@ class Extract(Task):
             if getattr(self, option) < 1:
                 raise GraftuneError(f"{option} is too small", received=getattr(self, option), expected="1 or more")
 
-    def auto_class(self, config: Any) -> str:
-        return "AutoModelForQuestionAnswering"
-
-    def head_names(self, base: Any) -> tuple[str, ...]:
-        """Raises GraftuneError for a base that has a language model's head, or none."""
-        return labels.heads(base, self.auto_class(base.config))
-
-    def problems(self, rows: Sequence[Row]) -> Mapping[int, str]:
-        """Rows without a text, or whose text does not hold any of their answers."""
-        wrong: dict[int, str] = {}
-        for row in rows:
-            text = row.columns.get(self.context)
-            if text is None:
-                raise unknown("column", self.context, row.columns)
-            if row.target and not any(answer in text for answer in row.target):
-                wrong[row.line] = f"{self.context!r} does not hold the answer {row.target[0]!r}"
-        return wrong
-
     @property
-    def good_row(self) -> str:
+    def expectation(self) -> str:
         return f"a text in {self.context!r} that holds the answer, letter by letter"
 
-    def blank(self, input: Any) -> Any:
-        return ("",)
+    def fit(self, rows: Sequence[Row]) -> Extract:
+        """Whether some questions have no answer."""
+        if self.unanswerable is not None:
+            return self
+        return replace(self, unanswerable=any(not row.target for row in rows))
 
-    def encode(self, row: Row, reading: Reading) -> Window:
-        """The first window that holds the answer, or the first of all."""
-        windows = self.parts(row, reading)
-        return next((w for w in windows if w.labels != (0, 0)), windows[0])
+    def problem(self, row: Row) -> str | None:
+        """A text that does not hold any of the answers. Raises GraftuneError without the column of the text."""
+        text = row.columns.get(self.context)
+        if text is None:
+            raise unknown("column", self.context, row.columns)
+        if row.target and located(row.target, text) is None:
+            return f"{self.context!r} does not hold the answer {row.target[0].text!r}"
+        return None
 
-    def parts(self, row: Row, reading: Reading) -> Sequence[Window]:
+    def head(self, config: Any) -> Head:
+        return Head(self.name, "AutoModelForQuestionAnswering")
+
+    def bind(self, config: Any, processor: Any) -> BoundTask:
+        return BoundExtract(self, config, processor)
+
+
+class BoundExtract(BoundTask):
+    """Extraction on one base."""
+
+    task: Extract
+
+    def encode(self, row: Row, encoder: PromptEncoder) -> Sequence[Window]:
         """Windows over the text; labels are the positions (start, end) of the answer, (0, 0) where it is not in."""
-        reading = replace(reading, max_length=min(self.window, reading.max_length or self.window))
-        text = row.columns[self.context]
-        told = reading.processor(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        pieces, offsets = list(told["input_ids"]), [(int(a), int(b)) for a, b in told["offset_mapping"]]
-        room = self._room(row, reading)
-        answer = _found(row.target, text)
-        windows = []
-        for first in _starts(len(pieces), room, self.stride):
-            own = pieces[first : first + room]
-            values = {self.context: own}
-            prompt = reading.fit(row, values=values)
-            start, count = prompt.places[self.context]
-            spans = tuple(offsets[first : first + count])
-            windows.append(
-                Window(prompt.ids, _positions(answer, spans, start), len(pieces) > room, start=start, offsets=spans)
-            )
-        return windows
+        task = self.task
+        encoder = replace(encoder, max_length=min(task.window, encoder.max_length or task.window))
+        text = row.columns[task.context]
+        told = encoder.processor(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        tokens, offsets = list(told["input_ids"]), [(int(a), int(b)) for a, b in told["offset_mapping"]]
+        answer = located(row.target, text)
+        found = []
+        for span in windows(len(tokens), room_for(row, task.context, encoder, task.stride), task.stride):
+            prompt = encoder.fit(row, values={task.context: tokens[span.start : span.stop]})
+            start, count = prompt.places[task.context]
+            own = tuple(offsets[span.start : span.start + count])
+            wanted = _positions(answer, own, start)
+            found.append(Window(prompt.ids, wanted, len(span) < len(tokens), prompt.type_ids, start, own))
+        return found
 
-    def collate(self, features: Sequence[Features], pad_id: int, width: int = 0) -> dict[str, Tensor]:
+    def collate(self, features: Sequence[Features], width: int = 0) -> Batch:
         """`input_ids` and `attention_mask`, int64 (rows, longest or `width`), and `labels`, int64 (rows, 2).
 
-        `spans` (rows, 2) has the first position of each window's text and the one behind its last.
+        `spans` (rows, 2) has the first position of each window's text and the one after its last.
         """
-        batch = inputs([item.ids for item in features], pad_id, width=width)
-        batch["labels"] = torch.tensor([item.labels for item in features])
         spans = [(w.start, w.start + len(w.offsets)) for w in features if isinstance(w, Window)]
-        batch["spans"] = torch.tensor(spans)
-        return batch
+        return inputs(features, self.pad_id, width=width) | {
+            "labels": torch.tensor([item.labels for item in features]),
+            "spans": torch.tensor(spans),
+        }
 
-    def inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def model_inputs(self, batch: Batch) -> Batch:
         return {name: value for name, value in batch.items() if name not in ("labels", "spans")}
 
-    def targets(self, batch: dict[str, Any]) -> int:
-        """As many as windows."""
-        return len(batch["labels"])
+    def counts(self, batch: Batch) -> Tensor:
+        return torch.ones(len(batch["labels"]), 1, device=batch["labels"].device)
 
-    def loss(self, outputs: Any, batch: dict[str, Tensor], smoothing: float = 0.0) -> Tensor:
-        """The mean over windows of half the cross-entropy of the start and half that of the end."""
-        start, end = batch["labels"].unbind(-1)
-        return 0.5 * (
-            cross_entropy(outputs.start_logits.float(), start, label_smoothing=smoothing)
-            + cross_entropy(outputs.end_logits.float(), end, label_smoothing=smoothing)
-        )
+    def losses(self, outputs: Any, batch: Batch, smoothing: float = 0.0) -> Tensor:
+        """Half the cross-entropy of the start and half that of the end, over the text and the first position.
 
-    def read(self, outputs: Any, batch: dict[str, Any]) -> list[tuple[float, int, int, float]]:
-        """The best span of each window (its score, first and last piece), and the window's loss."""
+        Neither the question nor the padding can be pointed at, so that a row's loss does not depend on the batch.
+        """
+        sides = zip(_allowed(outputs, batch), batch["labels"].unbind(-1), strict=True)
+        return sum((_cross_entropy(*side, smoothing) for side in sides), torch.zeros(()))[:, None] / 2
+
+    def decode(self, outputs: Any, batch: Batch) -> list[tuple[float, int, int, float]]:
+        """The best span of each window (its score, first and last token), and the score of having no answer."""
         start, end = outputs.start_logits.float(), outputs.end_logits.float()
-        sides = zip((start, end), batch["labels"].unbind(-1), strict=True)
-        losses = [-scores.log_softmax(-1).gather(-1, wanted[:, None])[:, 0] for scores, wanted in sides]
         spans = [
-            _best(s[a:b], e[a:b], self.longest)
+            _best(s[a:b], e[a:b], self.task.longest)
             for s, e, (a, b) in zip(start, end, batch["spans"].tolist(), strict=True)
         ]
-        return [(*span, loss) for span, loss in zip(spans, (sum(losses) / 2).tolist(), strict=True)]
+        nulls = (start[:, 0] + end[:, 0]).tolist()
+        return [(*span, null) for span, null in zip(spans, nulls, strict=True)]
 
-    def judge(self, rows: Sequence[Row], parts: Sequence[Sequence[Features]], found: Sequence[list[Any]]) -> Evaluation:
-        """Exact match and F1 of words as SQuAD has them, 0 to 100, and the mean loss over windows."""
-        answers = []
-        for row, windows, spans in zip(rows, parts, found, strict=True):
-            (_, first, last, _), window = max(zip(spans, windows, strict=True), key=lambda pair: pair[0][0])
+    def score(self, rows: Sequence[Row], features: Sequence[Sequence[Features]], answers: Sequence[Any]) -> Evaluation:
+        """Exact match and F1 of words as SQuAD has them, 0 to 100; of questions without an answer apart."""
+        texts, margins = [], []
+        for row, own, spans in zip(rows, features, answers, strict=True):
+            (score, first, last, _), window = max(zip(spans, own, strict=True), key=lambda pair: pair[0][0])
             assert isinstance(window, Window)
-            span = slice(window.offsets[first][0], window.offsets[last][1])
-            answers.append(row.columns[self.context][span].strip())  # some pieces begin with their space
-        scores, notes = metrics.spans(answers, [row.target for row in rows])
+            # SQuAD 2.0: the least of the windows' null scores, against the best span.
+            margin = min(null for *_, null in spans) - score
+            empty = first > last or (self.task.unanswerable and margin > self.task.null_threshold)
+            margins.append(margin)
+            span = slice(0, 0) if empty else slice(window.offsets[first][0], window.offsets[last][1])
+            texts.append(row.columns[self.task.context][span].strip())  # some tokens begin with their space
+        references = [[answer.text for answer in row.target] for row in rows]
+        scores = metrics.spans(texts, references)
         predictions = [
-            {"line": row.line, "input": row.input, "prediction": answer, "references": list(row.target)}
-            for row, answer in zip(rows, answers, strict=True)
+            {"line": row.line, "input": row.input, "prediction": text, "references": own, "null_margin": margin}
+            for row, text, own, margin in zip(rows, texts, references, margins, strict=True)
         ]
-        losses = [span[-1] for spans in found for span in spans]
-        long = sum(len(own) > 1 for own in parts)
-        notes["windows"] = f"{long} of {len(rows)} texts read in more than one window, {len(losses)} windows in all"
-        return Evaluation(scores | {"loss": sum(losses) / len(losses)}, predictions, notes)
+        long, count = sum(len(own) > 1 for own in features), sum(len(own) for own in features)
+        notes = {**scores.notes, "windows": f"{long} of {len(rows)} texts read in more than one window, {count} in all"}
+        return Evaluation(scores.values, predictions, notes, scores.sums)
 
-    def _room(self, row: Row, reading: Reading) -> int:
-        """How many pieces of the text fit beside all the rest of the template."""
-        rest = replace(reading, max_length=None).fit(row, values={self.context: []})
-        room = (reading.max_length or 0) - len(rest.ids)
-        if room <= self.stride:
-            raise GraftuneError(
-                f"line {row.line}: the question leaves no room for windows over the text",
-                received=f"{room} pieces of the text at a time, a stride of {self.stride}",
-                expected="windows longer than the stride",
-                do="raise extract.window, lower extract.stride, or delete the row",
-            )
-        return room
+    def dummy_target(self, row: Row) -> Any:
+        return ()
 
 
-def _starts(pieces: int, room: int, stride: int) -> Iterator[int]:
-    """First pieces of windows of `room` pieces that overlap by `stride` and together see all."""
-    first = 0
-    while True:
-        yield first
-        if first + room >= pieces:
-            return
-        first += room - stride
-
-
-def _found(answers: Sequence[str], text: str) -> tuple[int, int] | None:
-    """The characters of the first answer that stands in the text, as whole words where it does."""
+def located(answers: Sequence[Answer], text: str) -> tuple[int, int] | None:
+    """The characters of the first answer that stands in the text: where it says it starts, else as whole words."""
     for answer in answers:
-        whole = re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", text)
-        at = whole.start() if whole else text.find(answer)
+        if answer.start is not None and text.startswith(answer.text, answer.start):
+            return answer.start, answer.start + len(answer.text)
+    for answer in answers:
+        whole = re.search(rf"(?<!\w){re.escape(answer.text)}(?!\w)", text)
+        at = whole.start() if whole else text.find(answer.text)
         if at >= 0:
-            return at, at + len(answer)
+            return at, at + len(answer.text)
     return None
 
 
 def _positions(answer: tuple[int, int] | None, offsets: Sequence[tuple[int, int]], start: int) -> tuple[int, int]:
-    """The positions of the pieces that an answer begins and ends in; (0, 0) where the window does not hold it."""
+    """The positions of the tokens that an answer begins and ends in; (0, 0) where the window does not hold it."""
     if answer is None:
         return 0, 0
     inside = [i for i, (a, b) in enumerate(offsets) if a < answer[1] and b > answer[0]]
@@ -204,8 +193,32 @@ def _positions(answer: tuple[int, int] | None, offsets: Sequence[tuple[int, int]
     return start + inside[0], start + inside[-1]
 
 
+def _allowed(outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Start and end logits, float32 (rows, length), with -inf outside of the text and the first position."""
+    first, after = batch["spans"].to(outputs.start_logits.device)[..., None].unbind(1)
+    places = torch.arange(outputs.start_logits.shape[1], device=outputs.start_logits.device)
+    outside = ((places < first) | (places >= after)) & (places > 0)
+    start, end = (
+        logits.float().masked_fill(outside, -torch.inf) for logits in (outputs.start_logits, outputs.end_logits)
+    )
+    return start, end
+
+
+def _cross_entropy(logits: Tensor, wanted: Tensor, smoothing: float) -> Tensor:
+    """(1 - s) · -log p(wanted) + s · the mean of -log p over what is allowed, for each row of logits (rows, length)."""
+    logarithms = logits.log_softmax(-1)
+    loss = -logarithms.gather(-1, wanted[:, None])[:, 0]
+    if smoothing:
+        finite = logarithms.isfinite()
+        mean = logarithms.masked_fill(~finite, 0.0).sum(-1) / finite.sum(-1)
+        loss = (1 - smoothing) * loss - smoothing * mean
+    return loss
+
+
 def _best(start: Tensor, end: Tensor, longest: int) -> tuple[float, int, int]:
-    """The best sum of start and end logits (n,) with start ≤ end < start + longest, and where."""
+    """The best sum of start and end logits (n,) with start ≤ end < start + longest, and where; no span for n = 0."""
+    if not len(start):
+        return -torch.inf, 0, -1
     sums = start[:, None] + end[None, :]  # (n, n)
     allowed = torch.ones_like(sums, dtype=torch.bool).triu().tril(longest - 1)
     best = sums.masked_fill(~allowed, -torch.inf).flatten().argmax()

@@ -1,4 +1,4 @@
-"""Features: what a row becomes before it is batched."""
+"""Features: what a row becomes before it is batched, and the encoder that fits a row into the template."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from graftune.errors import GraftuneError
 from graftune.templates.template import Encoded, NoRoom, Template, Value
 
 
+class TooLong(GraftuneError):
+    """A row that does not fit the maximum length."""
+
+
 @dataclass(frozen=True)
 class Features:
     """One encoded row: its ids, what it is trained on (a label an id, -100 = none; or what the task has instead).
@@ -21,6 +25,8 @@ class Features:
     ids: list[int]
     labels: Any
     truncated: bool = False
+    type_ids: list[int] | None = None
+    """Which of two joined texts each id belongs to, 0 or 1, for bases that are told."""
 
     @property
     def length(self) -> int:
@@ -29,8 +35,8 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How rows are read: by which tokenizer or image processor, through which template, within how many tokens.
+class PromptEncoder:
+    """Turns rows into token ids: by which tokenizer or image processor, through which template, within how many tokens.
 
     ``first_virtual_id`` is the id of the first virtual token.
     """
@@ -45,14 +51,14 @@ class Reading:
     ) -> Encoded:
         """The template filled with the row's columns, or ``values`` over them, with room for ``reserved`` tokens.
 
-        Raises GraftuneError, naming the row's line, when even a single token of a column does not fit.
+        Raises TooLong, naming the row's line, when even a single token of a column does not fit.
         """
         limit = None if self.max_length is None else self.max_length - reserved
         columns = {**row.texts, **(values or {})}
         try:
             return self.template.encode(self.processor, columns, self.first_virtual_id, limit, suffix=suffix)
         except NoRoom as error:
-            raise GraftuneError(
+            raise TooLong(
                 f"line {row.line}: the sequence is too long",
                 received=f"{reserved} tokens after the template, and a template that fits no input in the rest",
                 expected=f"at most {self.max_length} tokens, at least one of them the input's",
@@ -60,7 +66,7 @@ class Reading:
             ) from error
 
 
-def truncation(parts: Sequence[Sequence[Features | Encoded]]) -> str:
+def truncation(features: Sequence[Sequence[Features | Encoded]]) -> str:
     """The note that says how many inputs were cut."""
-    count = sum(any(part.truncated for part in own) for own in parts)
-    return f"{count} of {len(parts)} inputs cut to fit the maximum length"
+    count = sum(any(part.truncated for part in parts) for parts in features)
+    return f"{count} of {len(features)} inputs cut to fit the maximum length"

@@ -3,57 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from graftune.bases.head import Head
 from graftune.datasets import values
 from graftune.datasets.columns import Columns
 from graftune.datasets.rows import Row
-from graftune.model.adapted import AdaptedModel
 from graftune.tasks import images, labels
-from graftune.tasks.classify import Classify
-from graftune.tasks.features import Features, Reading
+from graftune.tasks.bound import Batch, BoundTask
+from graftune.tasks.bound_labels import BoundLabels
+from graftune.tasks.features import Features, PromptEncoder
+from graftune.tasks.task import Task
 
 
-@dataclass
-class ImageClassify(Classify):
-    """Input: the path of an image (from the data file's folder) or its bytes; target: its label."""
+@dataclass(frozen=True)
+class ImageClassify(Task):
+    """Input: the path of an image (from the data file's folder) or its bytes; target: its label.
 
-    pattern: str = field(default="{input}", init=False)
+    `labels` are by default all that occur in the training rows.
+    """
 
-    _config: Any = field(default=None, init=False, repr=False, compare=False)
+    labels: tuple[str, ...] | None = None
 
     name: ClassVar[str] = "image-classify"
+    metric: ClassVar[str] = "accuracy"
     processor: ClassVar[str] = "AutoImageProcessor"
     columns: ClassVar[Columns] = Columns(
         ("image", "file", "file_name", "path", "input", "img"), ("label", "target", "class"), values.image
     )
 
-    def auto_class(self, config: Any) -> str:
-        return "AutoModelForImageClassification"
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The labels. Raises GraftuneError where they are still open."""
+        return labels.settled(self.labels, self.name)
 
-    def bind(self, config: Any, processor: Any) -> None:
-        """How many channels and patches an image has."""
-        self._config = config
+    @property
+    def expectation(self) -> str:
+        return "labels that the training rows have"
 
-    def model_arguments(self, processor: Any = None) -> dict[str, Any]:
-        return labels.arguments(self.known())
+    def fit(self, rows: Sequence[Row]) -> Self:
+        """Labels: all that occur in `rows`."""
+        return replace(self, labels=tuple(self.labels or labels.labels_of(row.target for row in rows)))
 
-    def encode(self, row: Row, reading: Reading) -> Features:
+    def problem(self, row: Row) -> str | None:
+        return None if row.target in self.known else labels.unknown_label(row.target, self.known)
+
+    def head(self, config: Any) -> Head:
+        return Head(self.name, "AutoModelForImageClassification", labels=self.known)
+
+    def bind(self, config: Any, processor: Any) -> BoundTask:
+        return BoundImageClassify(self, config, processor, self.known)
+
+
+class BoundImageClassify(BoundLabels):
+    """Classification of images on one base."""
+
+    task: ImageClassify
+
+    def encode(self, row: Row, encoder: PromptEncoder) -> Sequence[Features]:
         """The image as its processor gives it, and one label."""
-        picture = images.fitting(row.input, self._config)
-        pixels: Tensor = reading.processor(images=picture, return_tensors="pt")["pixel_values"][0]
-        return images.Picture([], self.index(row), pixels=pixels, patches=images.patches(pixels, self._config))
+        picture = images.fitting(row.input, self.config)
+        pixels: Tensor = encoder.processor(images=picture, return_tensors="pt")["pixel_values"][0]
+        patches = images.patches(pixels, self.config)
+        return [images.Picture([], self.number(row), pixels=pixels, patches=patches)]
 
-    def collate(self, features: Sequence[Features], pad_id: int, width: int = 0) -> dict[str, Tensor]:
+    def collate(self, features: Sequence[Features], width: int = 0) -> Batch:
         """`pixel_values`, float32 (rows, channels, height, width), and `labels`, int64 (rows,)."""
         return images.stacked(features) | {"labels": torch.tensor([item.labels for item in features])}
 
-    def padding(self, model: AdaptedModel, processor: Any) -> int:
-        return 0
+    def scores(self, outputs: Any, batch: Batch) -> Tensor:
+        return outputs.logits.float()
 
-    def shown(self, row: Row) -> str:
+    def display(self, row: Row) -> str:
         return images.shown(row.input)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,22 @@ def stacked(pictures: Sequence[Features]) -> dict[str, Tensor]:
         values[row, :, : image.shape[1], : image.shape[2]] = image
         mask[row, : image.shape[1], : image.shape[2]] = 1
     return {"pixel_values": values, "pixel_mask": mask}
+
+
+def same_shape(batch: Mapping[str, Any], *, masked: bool) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    """The pixels of a batch in groups that a base may see together, each with the numbers of its rows.
+
+    A base that takes a ``pixel_mask`` sees all at once; another would take the padding for a part of the image, so that
+    it gets images of one shape at a time, without padding.
+    """
+    pixels, mask = batch["pixel_values"], batch.get("pixel_mask")
+    if mask is None or masked:
+        yield list(range(len(pixels))), {name: batch[name] for name in ("pixel_values", "pixel_mask") if name in batch}
+        return
+    shapes = [(int(own[:, 0].sum()), int(own[0].sum())) for own in mask]
+    for shape in sorted(set(shapes)):
+        rows = [row for row, own in enumerate(shapes) if own == shape]
+        yield rows, {"pixel_values": pixels[rows][:, :, : shape[0], : shape[1]]}
 
 
 def shown(image: Path | bytes) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from graftune.datasets import values
 from graftune.datasets.columns import Columns
 from graftune.datasets.rows import Row
-from graftune.errors import GraftuneError
-from graftune.tasks.features import Reading
-from graftune.tasks.generate import Generate
+from graftune.tasks import metrics
+from graftune.tasks.bound import BoundTask
+from graftune.tasks.features import PromptEncoder, TooLong
+from graftune.tasks.writing import EXAMPLES_END, BoundWriting, WritingTask
 from graftune.templates.template import Encoded, Template, special_tokens, tokens
 
 #: For tokenizers without one: a heading for each role.
@@ -30,8 +31,8 @@ def examples(given: Any, wanted: Any) -> list[tuple[Any, Any]]:
     return [(given[:place], text) for place, (role, text) in enumerate(given) if role == "assistant" and place]
 
 
-@dataclass
-class Instruct(Generate):
+@dataclass(frozen=True)
+class Instruct(WritingTask):
     """Input: an instruction, or a conversation in a column `messages`; target: the assistant's answer.
 
     Both are rendered by the tokenizer's own chat template, a plain one where it has none; the loss is on answers
@@ -41,11 +42,10 @@ class Instruct(Generate):
     """
 
     max_new_tokens: int = 128
+    num_beams: int = 1
     system: str = ""
     context: str | None = None
-
-    separator: str = field(default="", init=False)
-    pattern: str = field(default="{input}", init=False)
+    generation: Mapping[str, Any] = field(default_factory=dict)
 
     name: ClassVar[str] = "instruct"
     metric: ClassVar[str] = "rougeL"
@@ -56,48 +56,24 @@ class Instruct(Generate):
         examples=examples,
     )
 
+    def __post_init__(self) -> None:
+        self.check_lengths()
+
     @property
     def instruction(self) -> str:
         return "Answer this."
 
-    def prompt(self, row: Row, reading: Reading, reserved: int = 0) -> Encoded:
-        """The rendered conversation, with the method's template around the last question."""
-        before = [message for message in self._messages(row) if message[0] == "system"]
-        rest = [message for message in self._messages(row) if message[0] != "system"]
-        while True:
-            whole = Template(self._around(before + rest, reading.template.text, reading.processor))
-            last = replace(row, input=rest[-1][1])
-            try:
-                found = replace(reading, template=whole).fit(last, reserved=reserved, suffix=False)
-            except GraftuneError:
-                if len(rest) < 3:
-                    raise
-            else:
-                if not found.truncated or len(rest) < 3:
-                    return found._replace(truncated=found.truncated or len(rest) < len(row.input))
-            rest = rest[2:]  # a question and its answer
+    def bind(self, config: Any, processor: Any) -> BoundTask:
+        return BoundInstruct(self, config, processor)
 
-    def answer(self, row: Row, tokenizer: Any) -> list[int]:
-        """The answer as the chat template writes it, up to the token that ends a text."""
-        messages = self._messages(row)
-        before = self._render(messages, tokenizer, ask=True)
-        whole = self._render([*messages, ("assistant", row.target)], tokenizer, ask=False)
-        said = whole[len(before) :] if whole.startswith(before) else row.target
-        ids, end = tokens(tokenizer, said), self.end(tokenizer)
-        if end in ids:
-            return ids[: ids.index(end) + 1]
-        return [*tokens(tokenizer, said.rstrip()), end]
-
-    def key(self, row: Row) -> Any:
-        return self._messages(row)
-
-    def shown(self, row: Row) -> str:
-        return self._messages(row)[-1][1]
+    def scores(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> metrics.Scores:
+        """BLEU, chrF and ROUGE-L, which ranks."""
+        return metrics.rouge_first(metrics.generation(texts, references), texts, references)
 
     def demonstration(self, row: Row) -> str:
-        return f"{self.shown(row)}\n{row.target}\n\n"
+        return f"{self.messages(row)[-1][1]}\n{row.target}{EXAMPLES_END}"
 
-    def _messages(self, row: Row) -> Conversation:
+    def messages(self, row: Row) -> Conversation:
         """The messages before the answer."""
         first = (("system", self.system),) if self.system else ()
         *others, (role, text) = row.input
@@ -105,15 +81,57 @@ class Instruct(Generate):
             text = f"{text}\n\n{more}"
         return (*first, *others, (role, text))
 
-    def _around(self, messages: Sequence[tuple[str, str]], inner: str, tokenizer: Any) -> str:
+
+class BoundInstruct(BoundWriting):
+    """Instructions on one base."""
+
+    task: Instruct
+
+    def prompt(self, row: Row, encoder: PromptEncoder, reserved: int = 0) -> Encoded:
+        """The rendered conversation, with the method's template around the last question."""
+        messages = self.task.messages(row)
+        before = [message for message in messages if message[0] == "system"]
+        rest = [message for message in messages if message[0] != "system"]
+        turns = len(rest)
+        while True:
+            whole = Template(self._around(before + rest, encoder.template.text))
+            last = replace(row, input=rest[-1][1])
+            try:
+                found = replace(encoder, template=whole).fit(last, reserved=reserved, suffix=False)
+            except TooLong:
+                if len(rest) < 3:
+                    raise
+            else:
+                if not found.truncated or len(rest) < 3:
+                    return found._replace(truncated=found.truncated or len(rest) < turns)
+            rest = rest[2:]  # a question and its answer
+
+    def answer(self, row: Row) -> list[int]:
+        """The answer as the chat template writes it, up to the token that ends a text."""
+        messages = self.task.messages(row)
+        before = self._render(messages, ask=True)
+        whole = self._render([*messages, ("assistant", row.target)], ask=False)
+        said = whole[len(before) :] if whole.startswith(before) else row.target
+        ids = tokens(self.processor, said)
+        if self.end in ids:
+            return ids[: ids.index(self.end) + 1]
+        return [*tokens(self.processor, said.rstrip()), self.end]
+
+    def group_key(self, row: Row) -> Any:
+        return self.task.messages(row)
+
+    def display(self, row: Row) -> str:
+        return self.task.messages(row)[-1][1]
+
+    def _around(self, messages: Sequence[tuple[str, str]], inner: str) -> str:
         """A template: the rendered messages as literal words, `inner` in place of the last one's text."""
-        rendered = self._render([*messages[:-1], (messages[-1][0], _SLOT)], tokenizer, ask=True)
-        opening = "".join(tokenizer.convert_ids_to_tokens(special_tokens(tokenizer)[0]))
+        rendered = self._render([*messages[:-1], (messages[-1][0], _SLOT)], ask=True)
+        opening = "".join(self.processor.convert_ids_to_tokens(special_tokens(self.processor)[0]))
         head, _, tail = rendered.removeprefix(opening).partition(_SLOT)  # the template itself adds the opening again
         return Template.literal(head) + inner + Template.literal(tail)
 
-    def _render(self, messages: Sequence[tuple[str, str]], tokenizer: Any, *, ask: bool) -> str:
+    def _render(self, messages: Sequence[tuple[str, str]], *, ask: bool) -> str:
         named = [{"role": role, "content": text} for role, text in messages]
-        own = {} if getattr(tokenizer, "chat_template", None) else {"chat_template": PLAIN}
-        rendered: str = tokenizer.apply_chat_template(named, tokenize=False, add_generation_prompt=ask, **own)
+        own = {} if getattr(self.processor, "chat_template", None) else {"chat_template": PLAIN}
+        rendered: str = self.processor.apply_chat_template(named, tokenize=False, add_generation_prompt=ask, **own)
         return rendered

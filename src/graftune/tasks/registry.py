@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -13,6 +14,7 @@ from graftune.tasks.extract import Extract
 from graftune.tasks.generate import Generate
 from graftune.tasks.image_classify import ImageClassify
 from graftune.tasks.instruct import Instruct
+from graftune.tasks.multi_label import MultiLabel
 from graftune.tasks.regress import Regress
 from graftune.tasks.summarize import Summarize
 from graftune.tasks.tag import Tag
@@ -27,6 +29,7 @@ TASKS: dict[str, type[Task]] = {
         Summarize,
         Instruct,
         Classify,
+        MultiLabel,
         Cloze,
         Tag,
         Extract,
@@ -56,20 +59,29 @@ def make(name: str, **options: Any) -> Task:
             expected="one of " + ", ".join(sorted(known)),
             do=f"leave it out; did you mean task {owners[0]!r}?",
         )
-    return task(**options)
+    return task(**{option: tuple(value) if isinstance(value, list) else value for option, value in options.items()})
 
 
-def from_state(state: dict[str, Any]) -> Task:
-    """The task whose `state()` this is. Raises GraftuneError for options that it does not have (any more)."""
+def state_of(task: Task) -> dict[str, Any]:
+    """A fitted task as JSON values, from which `from_state` makes an equal one."""
+    options = {option: getattr(task, option) for option in options_of(type(task))}
+    plain = {option: list(value) if isinstance(value, tuple) else value for option, value in options.items()}
+    return {"task": task.name, "options": plain}
+
+
+def from_state(state: Mapping[str, Any]) -> Task:
+    """The task whose state this is. Raises GraftuneError for options that it does not have (any more)."""
     task = named(state["task"])
-    if strange := sorted(set(state["options"]) - set(options_of(task))):
+    # Earlier versions kept what was learned from the rows beside the options.
+    options = {**state["options"], **{key: value for key, value in state.items() if key not in ("task", "options")}}
+    if strange := sorted(set(options) - set(options_of(task))):
         raise GraftuneError(
             f"the adapter's task {task.name!r} has options that are not known",
             received=", ".join(strange),
             expected="options among " + ", ".join(options_of(task)),
             do="it was made by another version of Graftune: train it again, or name the task yourself: --task",
         )
-    return task.from_state(state)
+    return make(task.name, **options)
 
 
 def options_of(task: type[Task]) -> list[str]:

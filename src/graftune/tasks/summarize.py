@@ -11,7 +11,7 @@ from graftune.tasks import metrics
 from graftune.tasks.generate import Generate
 
 
-@dataclass
+@dataclass(frozen=True)
 class Summarize(Generate):
     """As Generate, with the scores that summaries are compared by: ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum."""
 
@@ -28,7 +28,5 @@ class Summarize(Generate):
     def instruction(self) -> str:
         return "Summarize this."
 
-    def scores(
-        self, texts: Sequence[str], references: Sequence[Sequence[str]]
-    ) -> tuple[dict[str, float], dict[str, str]]:
+    def scores(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> metrics.Scores:
         return metrics.summaries(texts, references)

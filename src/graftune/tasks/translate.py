@@ -5,15 +5,18 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 from graftune.datasets.columns import Columns
 from graftune.datasets.rows import Row
+from graftune.tasks import metrics
 from graftune.tasks.generate import Generate
 
+BY_CHARACTER = {"CJK": "zh", "HIRAGANA": "char", "KATAKANA": "char", "HANGUL": "char", "THAI": "char"}
 
-@dataclass
+
+@dataclass(frozen=True)
 class Translate(Generate):
     """As Generate. `tokenize` "auto" takes sacrebleu's tokenizer by the script of the training targets.
 
@@ -23,10 +26,7 @@ class Translate(Generate):
 
     tokenize: str = "auto"
 
-    script: str = field(default="", init=False)
-
     name: ClassVar[str] = "translate"
-    learned: ClassVar[tuple[str, ...]] = ("script",)
     columns: ClassVar[Columns] = Columns(
         ("source", "src", "input", "text", "en"), ("target", "tgt", "translation", "output", "zh", "de", "fr", "es")
     )
@@ -35,19 +35,16 @@ class Translate(Generate):
     def instruction(self) -> str:
         return "Translate this."
 
-    def prepare(self, rows: Sequence[Row]) -> None:
-        """The script that most letters of the targets belong to."""
-        letters = Counter(_script(c) for row in rows[:1000] for c in row.target if c.isalpha())
-        self.script = letters.most_common(1)[0][0] if letters else ""
-
-    @property
-    def tokenizer(self) -> str:
-        """sacrebleu's name of the tokenizer."""
+    def fit(self, rows: Sequence[Row]) -> Self:
+        """`tokenize`: by the script that most letters of the targets belong to."""
         if self.tokenize != "auto":
-            return self.tokenize
-        return {"CJK": "zh", "HIRAGANA": "char", "KATAKANA": "char", "HANGUL": "char", "THAI": "char"}.get(
-            self.script, "13a"
-        )
+            return self
+        letters = Counter(_script(c) for row in rows[:1000] for c in row.target if c.isalpha())
+        script = letters.most_common(1)[0][0] if letters else ""
+        return replace(self, tokenize=BY_CHARACTER.get(script, "13a"))
+
+    def scores(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> metrics.Scores:
+        return metrics.generation(texts, references, "13a" if self.tokenize == "auto" else self.tokenize)
 
 
 def _script(character: str) -> str:

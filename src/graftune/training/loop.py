@@ -12,17 +12,17 @@ from pathlib import Path
 from torch import Tensor
 
 from graftune.errors import GraftuneError
+from graftune.inference.evaluation import mean_over
+from graftune.inference.running import evaluating
 from graftune.model.adapted import AdaptedModel
+from graftune.tasks.bound import BoundTask
 from graftune.tasks.features import Features
-from graftune.tasks.losses import mean_over
-from graftune.tasks.running import evaluating
-from graftune.tasks.task import Task
 from graftune.training import distributed, state
 from graftune.training.batching import Batches
 from graftune.training.budget import Budget
 from graftune.training.interrupt import held_interrupt
 from graftune.training.state import Log, Progress
-from graftune.training.step import Done, Step
+from graftune.training.step import Step, StepResult
 from graftune.training.trunk_cache import TrunkCache
 
 LOG = "log.jsonl"
@@ -46,10 +46,9 @@ Watch = Callable[[Report], None]
 def fit(
     model: AdaptedModel,
     name: str,
-    task: Task,
+    task: BoundTask,
     features: Sequence[Features],
     held_out: Sequence[Features],
-    tokenizer: object,
     budget: Budget,
     *,
     watch: Watch,
@@ -63,7 +62,7 @@ def fit(
     checkpoint every ``checkpoint_every`` steps and on Ctrl-C; ``resume`` goes on from the last good one.
     Raises GraftuneError when the loss or its gradient is no longer a number.
     """
-    step = Step(model, name, task, task.padding(model, tokenizer), budget)
+    step = Step(model, name, task, budget)
     batches = Batches(len(features), budget.batch_size, budget.seed)
     progress, best = Progress(), dict[str, Tensor]()
     if resume and folder is not None:
@@ -114,7 +113,7 @@ def fit(
 def _trunk(step: Step, features: Sequence[Features], say: Callable[[str], None]) -> Iterator[TrunkCache | None]:
     """Within the block, what the frozen layers make of ``features`` is kept, where there are such layers."""
     bounds = step.budget.trunk_cache
-    cache = TrunkCache.of(step.model, step.name, step.task, step.pad, *bounds) if bounds and features else None
+    cache = TrunkCache.of(step.model, step.name, step.task, *bounds) if bounds and features else None
     if cache is None:
         yield None
         return
@@ -130,7 +129,7 @@ def _trunk(step: Step, features: Sequence[Features], say: Callable[[str], None])
 def _loss_on(features: Sequence[Features], step: Step) -> float:
     """The adapter's loss on rows that it is not trained on."""
     with evaluating(step.model):
-        return mean_over(step.model, step.name, step.task, features, step.pad, 2 * step.budget.batch_size)
+        return mean_over(step.model, step.task, features, step.name, 2 * step.budget.batch_size)
 
 
 def _given_up(progress: Progress, budget: Budget) -> bool:
@@ -138,7 +137,7 @@ def _given_up(progress: Progress, budget: Budget) -> bool:
     return budget.patience is not None and progress.waited >= budget.patience
 
 
-def _check(done: Done, step: int) -> None:
+def _check(done: StepResult, step: int) -> None:
     if not (math.isfinite(done.loss) and math.isfinite(done.norm)):
         raise GraftuneError(
             f"the loss is no longer a number at step {step}",

@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from graftune.inference.running import to_device
 from graftune.model.adapted import AdaptedModel
 from graftune.model.trunk import Trunk, lowest
 from graftune.tasks.batches import by_length
+from graftune.tasks.bound import BoundTask
 from graftune.tasks.features import Features
-from graftune.tasks.running import to_device
-from graftune.tasks.task import Task
 from graftune.training.batching import padded
 
 BATCH_TOKENS = 2048
@@ -38,22 +38,22 @@ def _store(tokens: int, like: Tensor, file: Path | None = None) -> Tensor:
 class TrunkCache:
     """States (n, d) by the n tokens of a row."""
 
-    def __init__(self, trunk: Trunk, task: Task, pad: int, memory: float, disk: float) -> None:
+    def __init__(self, trunk: Trunk, task: BoundTask, memory: float, disk: float) -> None:
         """``memory`` and ``disk`` are bounds in GiB."""
-        self.trunk, self.task, self.pad = trunk, task, pad
+        self.trunk, self.task = trunk, task
         self.bounds = memory * GIB, disk * GIB
         self._places: dict[tuple[int, ...], tuple[int, int, int]] = {}  # tokens -> store, first row, number of rows
         self._stores: list[Tensor] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
-    def of(cls, model: AdaptedModel, name: str, task: Task, pad: int, memory: float, disk: float) -> TrunkCache | None:
+    def of(cls, model: AdaptedModel, name: str, task: BoundTask, memory: float, disk: float) -> TrunkCache | None:
         """The cache for training one adapter; None where it trains the lowest layer, or something below.
 
         None as well where inputs are no tokens, by which rows are known here.
         """
-        depth = lowest(model, name) if task.processor == "AutoTokenizer" else 0
-        return cls(Trunk(model, depth), task, pad, memory, disk) if depth else None
+        depth = lowest(model, name) if task.task.processor == "AutoTokenizer" else 0
+        return cls(Trunk(model, depth), task, memory, disk) if depth else None
 
     def fill(self, features: Sequence[Features]) -> None:
         """Compute the states of every row once, in an order and in batches that depend on the rows alone."""
@@ -96,8 +96,8 @@ class TrunkCache:
 
     def _compute(self, features: Sequence[Features], width: int = 0) -> Tensor:
         """States (rows, longest or ``width``, d) from the frozen layers."""
-        batch = to_device(self.task.collate(features, self.pad, width), self.trunk.model)
-        return self.trunk(self.task.inputs(batch))
+        batch = to_device(self.task.collate(features, width), self.trunk.model)
+        return self.trunk(self.task.model_inputs(batch))
 
     @contextmanager
     def standing_in(self, features: Sequence[Features], batch: dict[str, Tensor]) -> Iterator[None]:

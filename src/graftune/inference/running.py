@@ -1,52 +1,29 @@
-"""Running: an adapted model on batches of a task, without gradients."""
+"""Running a model on batches of a task, without gradients and without dropout."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from graftune.model.adapted import AdaptedModel
 from graftune.model.anatomy import reader_of
 from graftune.tasks.batches import by_length
+from graftune.tasks.bound import Batch, BoundTask
 from graftune.tasks.features import Features
-
-if TYPE_CHECKING:
-    from graftune.model.adapted import AdaptedModel
-    from graftune.tasks.task import Task
 
 Progress = Callable[[int], None]
 
 
 def batches(
-    task: Task, model: AdaptedModel, features: Sequence[Features], padding: int, size: int
-) -> Iterator[tuple[list[int], dict[str, Any]]]:
+    task: BoundTask, model: AdaptedModel, features: Sequence[Features], size: int
+) -> Iterator[tuple[list[int], Batch]]:
     """Collated batches of features of like length, on the base's device, each with the indices of its features."""
     for indices in by_length([item.length for item in features], size):
-        yield indices, to_device(task.collate([features[i] for i in indices], padding), model)
-
-
-def answered(
-    task: Task,
-    model: AdaptedModel,
-    adapter: str | None,
-    features: Sequence[Features],
-    padding: int,
-    batch_size: int,
-    progress: Progress | None = None,
-) -> list[Any]:
-    """What the task reads off the outputs for each of the features, in their order; one forward pass a batch."""
-    found: list[Any] = [None] * len(features)
-    with evaluating(model):
-        for indices, batch in batches(task, model, features, padding, batch_size):
-            outputs = task.outputs(model, batch, adapter)
-            for i, value in zip(indices, task.read(outputs, batch), strict=True):
-                found[i] = value
-            if progress is not None:
-                progress(len(indices))
-    return found
+        yield indices, to_device(task.collate([features[i] for i in indices]), model)
 
 
 def first_virtual_id(model: AdaptedModel) -> int:
@@ -55,15 +32,7 @@ def first_virtual_id(model: AdaptedModel) -> int:
     return table.num_embeddings if isinstance(table, nn.Embedding) else 0
 
 
-def pad_id(tokenizer: Any) -> int:
-    """The id to pad with: the tokenizer's own, else its end of text, which the attention mask hides."""
-    for name in ("pad_token_id", "eos_token_id"):
-        if (token := getattr(tokenizer, name, None)) is not None:
-            return int(token)
-    return 0
-
-
-def to_device(batch: dict[str, Any], model: AdaptedModel) -> dict[str, Any]:
+def to_device(batch: Batch, model: AdaptedModel) -> Batch:
     """The batch on the base's device: its tensors, and those in lists and dictionaries."""
     device = next(model.base.parameters()).device
 

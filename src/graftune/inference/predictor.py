@@ -1,0 +1,154 @@
+"""Predictors: a finished run or an adapter, loaded with its base, task and template, that answers and evaluates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from graftune import checkpoint
+from graftune.bases.loading import load_base, load_config, load_processor
+from graftune.checkpoint import native, peft
+from graftune.datasets.rows import Row, Table, read, rows_of
+from graftune.errors import GraftuneError
+from graftune.inference.evaluation import evaluate
+from graftune.inference.running import Progress
+from graftune.model.adapted import AdaptedModel
+from graftune.tasks import registry
+from graftune.tasks.bound import BoundTask, Evaluation
+from graftune.tasks.task import Task
+from graftune.templates.template import Template
+
+NAME = "adapter"
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A base with one adapter (or none), and the task and template to use it with.
+
+    Call it with inputs for answers: `predictor(["name : Blue Heron | type : ferry"])`.
+    """
+
+    model: AdaptedModel
+    task: BoundTask
+    template: Template
+    adapter: str | None
+    max_length: int | None
+
+    @classmethod
+    def load(
+        cls,
+        run: str | Path | None,
+        *,
+        base: str | None = None,
+        task: str | None = None,
+        precision: str | None = None,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        data: str | Path | None = None,
+    ) -> Predictor:
+        """Load a run, or the folder of an adapter, with its base; None is the plain base.
+
+        What the adapter does not say must be given; what is given goes first. ``options`` are those of tasks, by
+        task. ``data`` settles what a task without training rows leaves open, such as the labels. Raises GraftuneError
+        for a missing or damaged adapter, another base, or a task that is not known.
+        """
+        folder = None if run is None else adapter_folder(run)
+        use: dict[str, Any] = {}
+        if folder is not None and (folder / native.CARD).exists():
+            use = native.card(folder).get("use") or {}
+        base = base or use.get("base")
+        if base is None:
+            raise GraftuneError(
+                "the base is not known",
+                received="no --base",
+                expected="--base DIR|NAME",
+                do="name the adapter's base",
+            )
+        chosen = _task(use.get("task"), task, options or {}, trained=folder is not None)
+        if data is not None:
+            chosen = chosen.fit(read(data, columns=chosen.columns).rows)
+        return cls._on(base, chosen, folder, use, precision)
+
+    @classmethod
+    def _on(
+        cls, base: str, task: Task, folder: Path | None, use: Mapping[str, Any], precision: str | None
+    ) -> Predictor:
+        processor = load_processor(base, task.processor)
+        head = task.head(load_config(base))
+        precision = precision or use.get("precision", "auto")
+        model = AdaptedModel(load_base(base, head, processor, precision, quantize=use.get("quantize")), processor)
+        text = task.template
+        if folder is not None:
+            loaded = checkpoint.load(model, NAME, folder)
+            text = use.get("template") or loaded.method.template
+        model.eval()
+        bound = task.bind(model.config, processor)
+        name = None if folder is None else NAME
+        return cls(model, bound, Template(text), name, use.get("max_length") or model.positions)
+
+    def __call__(self, inputs: Sequence[str | Mapping[str, Any] | Row], batch_size: int = BATCH_SIZE) -> list[Any]:
+        """The answer to each input: generated text, a label, tags … An input is text, or a record of columns."""
+        rows = [self._row(given, number) for number, given in enumerate(inputs, 1)]
+        if not rows:
+            return []
+        answers = {p["line"]: p["prediction"] for p in self._evaluate(rows, batch_size).predictions}
+        by_key = {self.task.group_key(row): answers[row.line] for row in rows if row.line in answers}
+        return [by_key[self.task.group_key(row)] for row in rows]
+
+    def _row(self, given: str | Mapping[str, Any] | Row, number: int) -> Row:
+        """A row with a target that stands in."""
+        row = given if isinstance(given, Row) else rows_of([given], self.task.task.columns)[0]
+        return replace(row, target=self.task.dummy_target(row), line=number, references=())
+
+    def evaluate(
+        self, data: str | Path | Table | Sequence[Row], batch_size: int = BATCH_SIZE, progress: Progress | None = None
+    ) -> Evaluation:
+        """Metrics and predictions on a file, a table or rows."""
+        if isinstance(data, str | Path):
+            data = read(data, columns=self.task.task.columns)
+        return self._evaluate(data.rows if isinstance(data, Table) else data, batch_size, progress)
+
+    def _evaluate(self, rows: Sequence[Row], batch_size: int, progress: Progress | None = None) -> Evaluation:
+        return evaluate(
+            self.model,
+            self.task,
+            rows,
+            self.adapter,
+            self.template,
+            batch_size=batch_size,
+            max_length=self.max_length,
+            progress=progress,
+        )
+
+
+#: What `gt.load` is.
+load = Predictor.load
+
+
+def adapter_folder(run: str | Path) -> Path:
+    """The adapter's folder: the one given, or `adapter` in the folder of a run. Raises GraftuneError for neither."""
+    folder = Path(run).expanduser()
+    for place in (folder, folder / "adapter"):
+        if (place / native.CARD).exists() or (place / peft.CONFIG).exists():
+            return place
+    raise GraftuneError(
+        f"no adapter in {run}",
+        received="a folder without one" if folder.is_dir() else "no such folder",
+        expected=f"the folder of a run, or one with {native.CARD} (Graftune) or {peft.CONFIG} (Hugging Face PEFT)",
+        do="check the path; a run that did not finish has no adapter yet: go on with --resume",
+    )
+
+
+def _task(
+    known: Mapping[str, Any] | None, name: str | None, options: Mapping[str, Mapping[str, Any]], *, trained: bool
+) -> Task:
+    """The task that an adapter was trained on, or the one asked for."""
+    name = name or (known["task"] if known else "generate")
+    own = dict(options.get(name, {}))
+    if known is not None and name == known["task"]:
+        state = dict(known)
+        return registry.from_state({**state, "options": {**state["options"], **own}})
+    task = registry.make(name, **own)
+    return task if trained else task.without_training()

@@ -1,0 +1,160 @@
+"""One adapter trained on an experiment, in memory: encoded, trained, evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graftune.datasets.rows import Row, Table, bad_lines
+from graftune.inference import evaluation
+from graftune.inference.running import first_virtual_id
+from graftune.methods.method import Method
+from graftune.model.adapted import AdaptedModel
+from graftune.model.adapter import Count
+from graftune.tasks import registry
+from graftune.tasks.bound import Evaluation
+from graftune.tasks.features import Features, PromptEncoder, TooLong
+from graftune.tasks.writing import BoundWriting
+from graftune.templates.template import Template
+from graftune.training import distributed
+from graftune.training.budget import Budget, budget_of
+from graftune.training.loop import Watch, fit
+from graftune.training.optimizer import check_rates
+from graftune.training.prepare import Experiment, template_of
+from graftune.training.recipe import Recipe
+from graftune.training.speed import fast
+from graftune.training.state import Progress
+
+CURVE_ROWS = 64  # held-out rows behind each point of the curve
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TrainedAdapter:
+    """What training gave: counts, the curve, and the model with the adapter still attached."""
+
+    model: AdaptedModel
+    name: str
+    count: Count
+    progress: Progress
+    budget: Budget
+    template: Template
+    max_length: int | None
+    truncated: int
+
+
+def ignore(_: object) -> None:
+    """The default callback: nothing is told."""
+
+
+def train_adapter(
+    experiment: Experiment,
+    recipe: Recipe,
+    method: Method,
+    *,
+    watch: Watch = ignore,
+    say: Say = ignore,
+    folder: Path | None = None,
+    resume: bool = False,
+    begin: Callable[[], None] = lambda: None,
+) -> TrainedAdapter:
+    """Attach the method to the base and train it; the caller closes the model.
+
+    ``begin`` is called when everything has been checked and nothing has been written.
+    """
+    task, tables = experiment.task, experiment.tables
+    model = AdaptedModel(experiment.base, task.processor)
+    labels = tuple(getattr(task.task, "labels", None) or ())
+    name = "trained"
+    heads = task.task.head(model.config).modules(experiment.base) if method.trainable else ()
+    model.add(name, method, heads=heads, labels=labels, seed=recipe.seed)
+    try:
+        template = template_of(method, task.task, tables.train.rows, recipe.seed)
+        limit = recipe.max_length or model.positions
+        encoder = PromptEncoder(task.processor, template, first_virtual_id(model), limit)
+        features, held = _encode(experiment, encoder, recipe, say) if method.trainable else ([], [])
+        budget = budget_of(recipe, method, len(features), model)
+        count = model.count(name)
+        progress = Progress()
+        check_rates(model.adapter(name), budget)
+        begin()
+        if budget.steps:
+            with fast(model, recipe, say), distributed.sharded(model, recipe.shard, say):
+                progress = fit(
+                    model, name, task, features, held, budget, watch=watch, say=say, folder=folder, resume=resume
+                )
+    except BaseException:
+        model.close()  # the base is shared with the next run
+        raise
+    truncated = sum(f.truncated for f in features)
+    return TrainedAdapter(model, name, count, progress, budget, template, limit, truncated)
+
+
+def _encode(
+    experiment: Experiment, encoder: PromptEncoder, recipe: Recipe, say: Say
+) -> tuple[list[Features], list[Features]]:
+    """Features of the training rows, and of the held-out rows behind the curve.
+
+    Rows that are too long are bad lines like others: left out and said up to a share. Raises GraftuneError above it.
+    """
+    task, tables = experiment.task, experiment.tables
+
+    def features(table: Table, rows: Sequence[Row]) -> list[Features]:
+        found: list[Features] = []
+        long: dict[int, str] = {}
+        for row in rows:
+            try:
+                found += task.encode(row, encoder)
+            except TooLong as error:
+                long[row.line] = str(error).partition(": ")[2]
+        if len(long) > recipe.bad_rows * len(rows):
+            raise bad_lines(table.source, long, f"rows that fit {encoder.max_length} tokens")
+        if long:
+            say(f"{table.source}: {len(long)} rows left out, which do not fit {encoder.max_length} tokens")
+        return found
+
+    held = tables.eval.rows
+    chosen = held[:: max(1, len(held) // CURVE_ROWS)][:CURVE_ROWS]
+    if isinstance(task, BoundWriting):
+        _announce_long_targets(task, tables.train.rows, say)
+    return features(tables.train, tables.train.rows), features(tables.eval, chosen)
+
+
+def _announce_long_targets(task: BoundWriting, rows: Sequence[Row], say: Say) -> None:
+    """Say before the training what will be cut at the evaluation: targets longer than what may be written."""
+    sample = rows[:: max(1, len(rows) // 1000)]
+    long = sum(task.target_length(row) > task.task.max_new_tokens for row in sample)
+    if long:
+        share = f"{long} of {len(sample)} targets" + (" looked at" if len(sample) < len(rows) else "")
+        say(f"{share} are longer than max_new_tokens={task.task.max_new_tokens}: answers will be cut")
+
+
+def evaluate(
+    trained: TrainedAdapter, experiment: Experiment, recipe: Recipe, progress: Callable[[int], None] | None = None
+) -> Evaluation:
+    """The trained adapter on the evaluation data."""
+    return evaluation.evaluate(
+        trained.model,
+        experiment.task,
+        experiment.tables.eval.rows,
+        trained.name,
+        trained.template,
+        batch_size=2 * recipe.batch_size,
+        max_length=trained.max_length,
+        progress=progress,
+    )
+
+
+def use_of(trained: TrainedAdapter, experiment: Experiment, recipe: Recipe) -> dict[str, Any]:
+    """What it takes to use the adapter later as the run did."""
+    return {
+        "base": recipe.base,
+        "task": registry.state_of(experiment.task.task),
+        "template": trained.template.text,
+        "max_length": recipe.max_length,
+        "precision": recipe.precision,
+        "quantize": recipe.quantize,
+    }
