@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,42 @@ HERE = Path()
          (("user", "a"), ("assistant", "b"))),
         (values.messages, [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}],
          (("user", "a"), ("assistant", "b"))),
+        *((values.label, one, "1") for one in (1, 1.0, "1", "1.0", " 1 ", "1.")),
+        *((values.label, one, "true") for one in (True, "true", "True", "TRUE ")),
+        *((values.label, one, one) for one in ("007", "01.0", "1.5", "positive", "v1.0", "1e5")),
+        (values.label, " positive ", "positive"),
+        (values.label, -0.0, "0"),
+        (values.label, 0.5, "0.5"),
+        *((values.labels, one, ("a", "b c")) for one in (
+            ["a", "b c", "a "], '["a", "b c"]', "['a', 'b c']", "a, b c", "a|b c", "a;b c")),
+        (values.labels, "Travel, leisure|Food", ("Travel, leisure", "Food")),
+        *((values.labels, one, ()) for one in ([], "", " ", "[]")),
+        (values.labels, 3.0, ("3",)),
+        *((values.numbers, one, (1.0, 2.5)) for one in ([1, 2.5], "[1, 2.5]", "1 2.5", (1, "2.5"))),
+        (values.numbers, 3, (3.0,)),
+        (values.words, "['EU', \"Reuters'\"]", ("EU", "Reuters'")),
+        (values.located_answers, {"text": ["x", "y"], "answer_start": [7, "9"]}, (("x", 7), ("y", 9))),
+        (values.located_answers, '{"text": ["x"], "answer_start": [7]}', (("x", 7),)),
+        (values.located_answers, [{"text": "x", "answer_start": 7}, {"text": "x", "answer_start": 9}],
+         (("x", 7), ("x", 9))),
+        (values.located_answers, {"text": "x", "answer_start": 3.0}, (("x", 3),)),
+        (values.located_answers, {"text": ["x"], "answer_start": [-1]}, (("x", None),)),
+        (values.located_answers, "x", (("x", None),)),
+        (values.located_answers, "[sic] x", (("[sic] x", None),)),
+        (values.located_answers, ["x", "y"], (("x", None), ("y", None))),
+        *((values.located_answers, one, ()) for one in ([], {"text": [], "answer_start": []}, "[]")),
+        *((values.objects, one, (("cat", (1.0, 2.0, 11.0, 22.0)),)) for one in (
+            {"label": ["cat"], "boxes": [[1, 2, 11, 22]]},
+            {"labels": ["cat"], "bboxes": [[1, 2, 10, 20]]},
+            {"id": [4], "area": [200], "category": ["cat"], "bbox": [[1, 2, 10, 20]], "category_id": [8]},
+            {"categories": ["cat"], "bbox": [[1, 2, 10, 20]]},
+            {"class_labels": ["cat"], "box": [[1, 2, 11, 22]]},
+            [{"category": "cat", "bbox": [1, 2, 10, 20], "iscrowd": 0}],
+            [{"class": "cat", "box": [1, 2, 11, 22]}],
+            '[{"name": "cat", "bbox": [1, 2, 10, 20]}]',
+        )),
+        (values.objects, {"category_id": [3.0], "bbox": [[0, 0, 1, 1]]}, (("3", (0.0, 0.0, 1.0, 1.0)),)),
+        *((values.objects, one, ()) for one in ([], {"category": [], "bbox": []})),
     ],
 )  # fmt: skip
 def test_every_form_is_read(reader, value, found):
@@ -51,12 +88,29 @@ def test_every_form_is_read(reader, value, found):
         (values.objects, [{"label": "a", "box": [1, 2]}], "a box of 2 numbers for 'a'"),
         (values.objects, {"category": [1], "bbox": []}, "1 labels and 0 boxes"),
         (values.objects, 3, "not a list of objects"),
+        *((values.objects, [{"label": "a", "box": box}], "not four numbers for 'a'") for box in (
+            "1234", ["1", "2", "3", "4"], {"xmin": 1}, [1, 2, None, 4], [True, 0, 1, 1])),
+        (values.objects, [{"label": "a", "box": None}], 'without "label" or "box"'),
+        (values.objects, {"label": ["a"], "box": [[1, 2, 3]]}, "a box of 3 numbers for 'a'"),
+        (values.objects, {"label": "a", "box": [1, 2, 3, 4]}, "no list in"),
+        (values.label, float("nan"), "not a class"),
+        (values.label, " ", "is empty"),
+        (values.label, ["a"], "a list, not text"),
+        (values.numbers, [], "holds no number"),
+        (values.numbers, [1, "x"], "'x', not a number"),
+        (values.number, 10**400, "not a number"),
+        (values.located_answers, {"text": ["x"], "answer_start": []}, '1 texts and 0 numbers in "answer_start"'),
+        (values.located_answers, {"text": ["x"], "answer_start": [1.5]}, "not the number of a character"),
+        (values.located_answers, "", "is empty"),
+        (values.located_answers, {"answer_start": [1]}, 'has no "text"'),
         (values.messages, [{"role": "user", "content": "a"}], "no message of the assistant"),
         (values.image, "nowhere.png", "names a file that is not there"),
         (values.image, 3, "a int, not an image"),
         (values.image, {"bytes": b"no image"}, "no readable image"),
+        (values.image, "a\0b", "names no file"),
+        (values.image, "http://127.0.0.1:1/x.png", "could not be downloaded"),
     ],
-)
+)  # fmt: skip
 def test_what_is_wrong_is_said(reader, value, problem):
     with pytest.raises(values.InvalidValue) as caught:
         reader(value, HERE)
@@ -95,6 +149,92 @@ def test_a_folder_of_pascal_voc_files(tmp_path):
 def test_a_conversation_makes_an_example_for_every_answer(tmp_path):
     talk = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
     messages = [{"role": role, "content": text} for role, text in talk]
-    (tmp_path / "x.jsonl").write_text(__import__("json").dumps({"messages": messages}))
+    (tmp_path / "x.jsonl").write_text(json.dumps({"messages": messages}))
     rows = read(tmp_path / "x.jsonl", columns=Instruct.columns).rows
     assert [(row.input, row.target) for row in rows] == [((("user", "a"),), "b"), (tuple(talk[:3]), "d")]
+
+
+def said(role, content, **more):
+    return {"role": role, "content": content, **more}
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ([said("user", "a"), said("assistant", "b")],) * 2,
+        ([said("system", ""), said("user", "a"), said("assistant", "b")],) * 2,
+        *([([{"from": user, "value": "a"}, {"from": bot, "value": "b"}], [said("user", "a"), said("assistant", "b")])
+           for user, bot in [("human", "gpt"), ("User", "ASSISTANT"), ("prompter", "bot"), ("user", "model"),
+                             ("user ", "chatgpt"), ("human", "AI")]]),
+        ([said("developer", "x"), said("user", "a"), said("assistant", "b")],
+         [said("system", "x"), said("user", "a"), said("assistant", "b")]),
+        ([said("user", [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]), said("assistant", "c")],
+         [said("user", "ab"), said("assistant", "c")]),
+        ([said("user", "a", name=None, tool_calls=None), said("assistant", "b", reasoning_content="hm")],
+         [said("user", "a"), said("assistant", "b", reasoning_content="hm")]),
+        ([said("user", "a"),
+          said("assistant", None, tool_calls=[{"id": "1", "type": "function",
+                                               "function": {"name": "f", "arguments": '{"x": 1}'}}]),
+          said("observation", "", tool_call_id="1"), said("assistant", "b")],
+         [said("user", "a"),
+          said("assistant", None, tool_calls=[{"id": "1", "type": "function",
+                                               "function": {"name": "f", "arguments": {"x": 1}}}]),
+          said("tool", "", tool_call_id="1"), said("assistant", "b")]),
+        ([{"from": "human", "value": "a"}, {"from": "function_call", "value": '{"name": "f", "arguments": {"x": 1}}'}],
+         [said("user", "a"), said("assistant", None, tool_calls=[
+             {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}])]),
+    ],
+)  # fmt: skip
+def test_conversations_are_read_as_templates_take_them(value, found):
+    assert list(values.conversation(value, HERE)) == found
+    assert list(values.conversation(json.dumps(value), HERE)) == found
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ([said("user", "a")], "no message of the assistant"),
+        ([said("system", "a"), said("assistant", "b")], "no message before the assistant's first"),
+        ([said("assistant", "b"), said("user", "a")], "no message before the assistant's first"),
+        ([said("usr", "a"), said("assistant", "b")], "unknown role 'usr' in message 1; did you mean 'user'?"),
+        ([said(3, "a"), said("assistant", "b")], "unknown role 3"),
+        ([{"content": "a"}], "no role in message 1"),
+        ([said("user", "a"), said("assistant", None)], "no content in message 2"),
+        ([said("user", "a"), said("assistant", " ")], "an empty message 2"),
+        ([said("user", [{"type": "image", "url": "x"}]), said("assistant", "b")], "'image' in message 1; only text"),
+        ([said("user", {"a": 1}), said("assistant", "b")], "a content in message 1 that is not supported"),
+        ([said("user", "a"), said("assistant", None, tool_calls=3)], "a tool_calls in message 2"),
+        ([], "no message of the assistant"),
+        (["a"], "not a list of messages"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_what_is_wrong_with_a_conversation_is_said(value, problem):
+    with pytest.raises(values.InvalidValue) as caught:
+        values.conversation(value, HERE)
+    assert problem in str(caught.value)
+
+
+def test_images_that_would_fill_the_memory_are_refused(monkeypatch, tmp_path):
+    Image.new("L", (40, 40)).save(tmp_path / "a.png")
+    for limit in (1000, 100):  # Pillow warns above its limit and raises above twice of it
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(values.InvalidValue, match="too many pixels"):
+            values.image("a.png", tmp_path)
+
+
+def test_an_image_is_decoded_once_however_often_its_row_is_read(monkeypatch, tmp_path):
+    for number, place in enumerate(("a.png", "b.png")):
+        Image.new("L", (8, 8), number).save(tmp_path / place)
+    opened, known = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda *a, **k: opened.append(a) or known(*a, **k))
+    held = (tmp_path / "b.png").read_bytes()
+    for _ in range(3):
+        assert values.image("a.png", tmp_path) == tmp_path / "a.png"
+        assert values.image({"bytes": held}, tmp_path) == held
+    assert len(opened) == 2
+
+
+def test_a_number_too_long_to_write_out_is_refused():
+    with pytest.raises(values.InvalidValue, match="too long to write out"):
+        values.text(10**5000, HERE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +20,30 @@ TARGETS = (
     *("target", "text", "label", "output", "answer", "summary", "reference", "highlights", "completion"),
     *("response", "human_reference", "ref", "translation", "sentiment", "class", "tgt", "zh"),
 )
+
+#: Two texts of one row that are read together; the first is the input.
+PAIRS = (
+    *(("premise", "hypothesis"), ("sentence1", "sentence2"), ("question1", "question2"), ("question", "sentence")),
+    *(("text1", "text2"), ("text_a", "text_b"), ("sentence_a", "sentence_b")),
+)
+#: Columns that count or name rows.
+BOOKKEEPING = re.compile(
+    r"|_?id|idx|index|guid|uuid|uid|pid|qid|(row|example|sentence|pair)_?id|__index_level_\d+__|unnamed: \d+"
+)
+
+
+def pair_of(columns: Sequence[str]) -> tuple[str, str] | None:
+    """The two columns of a sentence pair, as they are spelled in the data."""
+    spelled = {column.lower(): column for column in reversed(columns)}
+    for first, second in PAIRS:
+        if first in spelled and second in spelled:
+            return spelled[first], spelled[second]
+    return None
+
+
+def not_read(columns: Sequence[str], read: Sequence[str]) -> list[str]:
+    """The columns with data that nothing reads; numbers and names of rows are no data."""
+    return [column for column in columns if column not in read and not BOOKKEEPING.fullmatch(column.strip().lower())]
 
 
 def one_example(given: Any, wanted: Any) -> list[tuple[Any, Any]]:
@@ -58,8 +84,7 @@ class Columns:
                 expected=f"two of the columns {_listed(columns)}",
                 do="name a different column for one of them",
             )
-        inputs = [input] if input is not None else _usual(self.inputs, columns)
-        targets = [target] if target is not None else _usual(self.targets, columns)
+        inputs, targets = self._candidates(columns, input, target)
         for first in inputs:
             for second in targets:
                 if first != second:
@@ -68,8 +93,27 @@ class Columns:
             "cannot guess which columns hold the input and the target",
             received=f"columns {_listed(columns)}",
             expected=f"an input among {_listed(self.inputs)} and a target among {_listed(self.targets)}",
-            do="name both columns: input=..., target=...",
+            do=f"name both columns: {self._to_type(columns, input, target)}",
         )
+
+    def _candidates(self, columns: Sequence[str], input: str | None, target: str | None) -> tuple[list[str], list[str]]:
+        """Columns that may be the input and the target; of a sentence pair the first is the input, neither a target."""
+        pair = pair_of(columns) if self.input is values.text and not self.joint else None
+        inputs = [input] if input is not None else _usual(self.inputs, columns)
+        targets = [target] if target is not None else _usual(self.targets, columns)
+        if pair and input is None and target not in pair:
+            others = [column for column in targets if column not in pair]
+            return ([pair[0]], others) if others else (inputs, targets)
+        return inputs, targets
+
+    def _to_type(self, columns: Sequence[str], input: str | None, target: str | None) -> str:
+        """The options that name both columns, with the likeliest ones of the data."""
+        data = not_read(columns, ()) or list(columns)
+        pair = pair_of(data) or ()
+        first = input or next(iter([*pair, *_usual(self.inputs, data), *data]), "COLUMN")
+        others = [column for column in data if column != first]
+        second = target or next(iter([*_usual(self.targets, others), *reversed(others)]), "COLUMN")
+        return f"--input {shlex.quote(first)} --target {shlex.quote(second)}"
 
     def choose_input(self, columns: Sequence[str], input: str | None) -> str:
         """The name of the input column where no target is needed: the one named, the usual one, or the only one.
@@ -80,13 +124,16 @@ class Columns:
             if input not in columns:
                 raise unknown("column", input, columns)
             return input
+        pair = pair_of(columns) if self.input is values.text and not self.joint else None
+        if pair:
+            return pair[0]
         usual = _usual(self.inputs, columns) or list(columns)
         if len(usual) > 1 and not _usual(self.inputs, columns):
             raise GraftuneError(
                 "cannot guess which column holds the input",
                 received=f"columns {_listed(columns)}",
                 expected=f"one of {_listed(self.inputs)}",
-                do="name the column: --input COLUMN",
+                do=f"name the column: --input {shlex.quote((not_read(columns, ()) or columns)[0])}",
             )
         return usual[0]
 

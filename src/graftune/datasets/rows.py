@@ -41,7 +41,7 @@ class Row:
 class Table:
     """The rows of one source, and the columns they were taken from.
 
-    `left_out` has the lines that could not be used, with the reason.
+    `left_out` has the lines that could not be used, with the reason; `columns` are all columns of the source.
     """
 
     rows: list[Row]
@@ -50,6 +50,7 @@ class Table:
     guessed: bool
     source: str
     left_out: Mapping[int, str] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -103,7 +104,7 @@ def read(
         share,
         _row_with(dict.fromkeys((chosen_input, chosen_target))),
     )
-    return Table(rows, chosen_input, chosen_target, guessed, str(source), problems)
+    return Table(rows, chosen_input, chosen_target, guessed, str(source), problems, tuple(raw.columns))
 
 
 def read_inputs(source: str | Path, input: str | None = None, columns: Columns = TEXT) -> list[Row]:

@@ -1,0 +1,143 @@
+"""Images, and the objects in them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from graftune.datasets.values.classes import label
+from graftune.datasets.values.scalars import InvalidValue, is_list, number, parsed, short
+
+Box = tuple[float, float, float, float]
+
+#: What data sets call the class of an object; names come before numbers where both are there.
+LABEL_KEYS: Final = (
+    *("category", "categories", "label", "labels", "name", "class", "class_labels", "category_name", "category_id"),
+)
+CORNER_AND_SIZE: Final = ("bbox", "bboxes")
+EDGES: Final = ("box", "boxes")
+CHECKED = 2**16  # images known to be good; a row is read again whenever it is used
+
+
+def image(value: Any, folder: Path) -> Path | bytes:
+    """The file of an image, or its bytes as data sets of the Hub have them; it is decoded once, as a test.
+
+    An address (http, https) is downloaded once, into the cache of `datasets`.
+    """
+    from PIL import Image
+
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, Image.Image):
+        held = io.BytesIO()
+        value.save(held, format="PNG")
+        value = held.getvalue()
+    if isinstance(value, str):
+        value = _downloaded(value) if value.startswith(("http://", "https://")) else folder / value
+    if not isinstance(value, Path | bytes):
+        raise InvalidValue(f"is a {type(value).__name__}, not an image or the path of one")
+    if isinstance(value, bytes):
+        _decode_once(hashlib.sha256(value).digest(), _Held(value))
+        return value
+    try:
+        stat = value.stat()
+    except FileNotFoundError as error:
+        raise InvalidValue(f"names a file that is not there ({short(str(value))})") from error
+    except (OSError, ValueError) as error:
+        raise InvalidValue(f"names no file ({error})") from error
+    _decode_once((str(value), stat.st_mtime_ns, stat.st_size), _Held(value))
+    return value
+
+
+class _Held:
+    """Carries an image past the cache, all of which are equal: the key alone tells images apart."""
+
+    def __init__(self, image: Path | bytes) -> None:
+        self.image = image
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Held)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@functools.lru_cache(CHECKED)
+def _decode_once(key: Any, held: _Held) -> None:
+    from PIL import Image
+
+    image, held.image = held.image, b""  # the cache keeps the key, not the image
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as picture:
+                picture.load()
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InvalidValue(f"is an image of too many pixels ({error})") from error
+    except Exception as error:  # Pillow's many readers raise almost anything for a broken file
+        raise InvalidValue(f"is no readable image ({type(error).__name__}: {error})") from error
+
+
+def _downloaded(address: str) -> Path:
+    import datasets
+
+    try:
+        return Path(datasets.DownloadManager().download(address))
+    except Exception as error:  # aiohttp, fsspec and the system each have errors of their own
+        raise InvalidValue(f"could not be downloaded ({address}: {type(error).__name__}: {error})") from error
+
+
+def objects(value: Any, folder: Path) -> tuple[tuple[str, Box], ...]:
+    """Labels with boxes (left, top, right, bottom) in pixels.
+
+    A list with one object each, {"label": …, "box": […]}, or one object of lists, {"category": […], "bbox": [[…], …]}.
+    The label may be called any of `LABEL_KEYS`. `box` and `boxes` are edges: left, top, right, bottom. `bbox` and
+    `bboxes` are as COCO has them: left, top, width, height.
+    """
+    if isinstance(value, str):
+        value = parsed(value)
+    if isinstance(value, Mapping):
+        value = _one_each(value)
+    elif not is_list(value) or not all(isinstance(one, Mapping) for one in value):
+        raise InvalidValue("is not a list of objects")
+    return tuple(_object(one, folder) for one in value)
+
+
+def _one_each(value: Mapping[str, Any]) -> list[dict[str, Any]]:
+    named, boxed = _key(value, LABEL_KEYS), _key(value, CORNER_AND_SIZE + EDGES)
+    if named is None or boxed is None:
+        raise _incomplete("has objects", value)
+    labels, boxes = value[named], value[boxed]
+    if not is_list(labels) or not is_list(boxes):
+        raise InvalidValue(f"has no list in {named!r} or {boxed!r}")
+    if len(labels) != len(boxes):
+        raise InvalidValue(f"has {len(labels)} labels and {len(boxes)} boxes")
+    return [{named: one, boxed: box} for one, box in zip(labels, boxes, strict=True)]
+
+
+def _object(one: Mapping[str, Any], folder: Path) -> tuple[str, Box]:
+    named, boxed = _key(one, LABEL_KEYS), _key(one, CORNER_AND_SIZE + EDGES)
+    if named is None or boxed is None:
+        raise _incomplete("has an object", one)
+    name, box = label(one[named], folder), one[boxed]
+    if not is_list(box) or not all(isinstance(edge, int | float) and not isinstance(edge, bool) for edge in box):
+        raise InvalidValue(f"has a box that is not four numbers for {name!r} ({short(box)})")
+    if len(box) != 4:
+        raise InvalidValue(f"has a box of {len(box)} numbers for {name!r}")
+    left, top, third, fourth = (number(edge, folder) for edge in box)
+    if boxed in CORNER_AND_SIZE:
+        return name, (left, top, left + third, top + fourth)
+    return name, (left, top, third, fourth)
+
+
+def _key(value: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
+    return next((key for key in keys if value.get(key) is not None), None)
+
+
+def _incomplete(what: str, value: Mapping[str, Any]) -> InvalidValue:
+    return InvalidValue(f'{what} without "label" or "box" ({", ".join(map(repr, value)) or "nothing"})')
