@@ -1,5 +1,5 @@
 # make demo   every method on the two shipped bases and embedded data; writes two reports below $(OUT)
-# make test   the test suite            make lint   ruff and mypy            make clean   undo the installs
+# make test   the test suite            make lint   ruff, mypy, import-linter            make clean   undo the installs
 # make bases  pretrain the two shipped bases again, from the folder TEXT=… of .txt.xz files
 #
 # Each environment is made once and again only when pyproject.toml, constraints.txt or this file changes.
@@ -31,6 +31,7 @@ lint: .venv-test/.installed
 	.venv-test/bin/ruff check .
 	.venv-test/bin/ruff format --check .
 	.venv-test/bin/mypy
+	.venv-test/bin/lint-imports
 
 # One process makes tokenizer and tokens for both; then each base trains on a core of its own.
 bases: .venv-test/.installed

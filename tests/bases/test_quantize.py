@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from graftune.bases.loading import load_base, load_tokenizer
+from graftune.bases.loading import load_base, load_config, load_processor
 from graftune.errors import GraftuneError
 from graftune.model.adapted import AdaptedModel
 from graftune.tasks import registry
@@ -21,9 +21,9 @@ def toys(tmp_path_factory):
 def test_gradients_are_those_through_the_weights_that_the_bits_stand_for(toys, method):
     pytest.importorskip("torchao")
     method = small(method) if method != "houlsby" else small(method, norms=False)
-    task, tokenizer = registry.make("generate"), load_tokenizer(toys.llama)
-    packed = load_base(toys.llama, task, tokenizer, quantize="int8")
-    plain = load_base(toys.llama, task, tokenizer)
+    task, tokenizer = registry.make("generate"), load_processor(toys.llama)
+    packed = load_base(toys.llama, task.head(load_config(toys.llama)), tokenizer, quantize="int8")
+    plain = load_base(toys.llama, task.head(load_config(toys.llama)), tokenizer)
     quantized = 0
     with torch.no_grad():
         for name, parameter in packed.named_parameters():
@@ -51,12 +51,12 @@ def test_gradients_are_those_through_the_weights_that_the_bits_stand_for(toys, m
 def test_a_run_on_a_quantized_base_is_used_again_on_one(toys, tmp_path):
     pytest.importorskip("torchao")
     from graftune.datasets.rows import read
-    from graftune.training.reuse import ready
+    from graftune.inference.predictor import load
 
     for task, base in (("generate", "llama"), ("classify", "bert")):
         run = toys.train(tmp_path / task, "lora", base=base, task=task, quantize="int8", products="onednn")
         assert tensors(tmp_path / task)
-        again = ready(tmp_path / task / "adapter")
+        again = load(tmp_path / task / "adapter")
         assert again.evaluate(read(toys.data[task][1]), batch_size=8).metrics == run.metrics
 
 
@@ -70,8 +70,10 @@ def test_methods_that_need_plain_weights_say_so(toys, tmp_path, method):
 
 def test_a_quantized_base_takes_nothing_in(toys):
     pytest.importorskip("torchao")
-    task, tokenizer = registry.make("generate"), load_tokenizer(toys.llama)
-    model = AdaptedModel(load_base(toys.llama, task, tokenizer, quantize="int8"), tokenizer)
+    task, tokenizer = registry.make("generate"), load_processor(toys.llama)
+    model = AdaptedModel(
+        load_base(toys.llama, task.head(load_config(toys.llama)), tokenizer, quantize="int8"), tokenizer
+    )
     model.add("a", small("lora"))
     with pytest.raises(GraftuneError, match=r"merging needs the plain weights[\s\S]*which is quantized"):
         model.merge("a")

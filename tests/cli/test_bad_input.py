@@ -135,15 +135,24 @@ def test_unreadable_files(toys, graftune, tmp_path, no_base, name, content, word
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("left_out", ["train", "eval"])
-def test_only_half_of_the_data(toys, graftune, tmp_path, no_base, left_out):
+def test_evaluation_data_alone(toys, graftune, tmp_path, no_base):
     shaped(
         refused(
-            graftune("train", "--out", tmp_path / "out", *flags(toys, **{left_out: None})),
-            f"{left_out}=None",
-            "both --train and --eval",
+            graftune("train", "--out", tmp_path / "out", *flags(toys, train=None)), "nothing to train on", "--train FILE"
         )
     )
+
+
+@pytest.mark.parametrize("share", ["0", "1", "1.5", "-0.1", "nan"])
+def test_a_share_that_leaves_one_side_empty(toys, graftune, tmp_path, no_base, share):
+    shaped(refused(graftune("train", "--out", tmp_path / "out", *flags(toys, eval=share)), "bad share", "--eval 0.1"))
+
+
+def test_without_evaluation_data_some_rows_are_split_off(toys, graftune, tmp_path):
+    for eval, words in ((None, "1 of its rows (10%)"), ("0.25", "3 of its rows (25%)")):
+        done = graftune("train", "--out", tmp_path / str(eval), *flags(toys, eval=eval))
+        assert done.code == 0, done.err
+        assert words in done.err
 
 
 def test_a_sequence_that_is_too_long(toys, graftune, tmp_path):
@@ -280,7 +289,7 @@ def test_bad_adapters(toys, graftune, tmp_path, adapter):
     _, dev = toys.data["generate"]
     for folder, words in [
         (tmp_path / "none", "no such folder"),
-        (adapter.parent, "no adapter in"),
+        (adapter.parent.parent, "no adapter in"),
         (cut, "adapter.safetensors is damaged"),
         (altered, "adapter.safetensors is damaged"),
         (reshaped, "another shape"),

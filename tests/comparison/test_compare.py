@@ -10,15 +10,15 @@ import sys
 import pytest
 import torch
 
-from graftune.bases.loading import load_base, load_tokenizer
+from graftune.bases.loading import load_base, load_config, load_processor
 from graftune.cli import main
 from graftune.comparison import report, summary
 from graftune.comparison.compare import compare
 from graftune.comparison.results import load
 from graftune.datasets.rows import read
 from graftune.errors import GraftuneError
+from graftune.inference.predictor import Predictor
 from graftune.tasks import registry
-from graftune.training.reuse import ready
 from tasks.conftest import byte_level
 from training.tiny import classification_rows, same, small, tensors, write
 
@@ -82,7 +82,7 @@ def test_the_adapters_can_be_used(done, toys):
         folder = out / "adapters" / f"{line['method']}-seed0"
         assert folder.exists() == (line["status"] == "done")
         if folder.exists():
-            assert ready(folder).evaluate(rows, 8).metrics == line["metrics"]
+            assert Predictor.load(folder).evaluate(rows, 8).metrics == line["metrics"]
 
 
 def test_an_adapter_is_that_of_a_single_run(done, toys, tmp_path):
@@ -147,8 +147,8 @@ def test_other_options_of_a_method_are_refused(done, toys):
 
 def test_the_base_is_as_it_was(toys, tmp_path, undrawn):
     task = registry.make("generate")
-    tokenizer = load_tokenizer(toys.llama)
-    base = load_base(toys.llama, task, tokenizer)
+    tokenizer = load_processor(toys.llama)
+    base = load_base(toys.llama, task.head(load_config(toys.llama)), tokenizer)
     before = copy.deepcopy(base.state_dict())
     methods = ["few-shot", "prompt", "full", "houlsby", "freeze", "p-tuning"]
     run(toys, tmp_path, [small(name) for name in methods], base=base, tokenizer=tokenizer)

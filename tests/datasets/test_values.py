@@ -139,11 +139,12 @@ def test_a_folder_of_pascal_voc_files(tmp_path):
     table = read(tmp_path, columns=Detect.columns, share=0.3)
     assert table.rows[0].input == tmp_path / "0.jpg"
     assert table.rows[1].target == (("cell", (1.0, 2.0, 6.0, 8.0)),)
-    task = Detect()
-    task.prepare(table.rows)
-    assert task.problems(table.rows) == {3: "box (1, 2, 40, 8) of 'cell' is not inside the image of 12 x 10"}
+    task = Detect().fit(table.rows)
+    assert {row.line: problem for row in table.rows if (problem := task.problem(row))} == {
+        3: "box (1, 2, 40, 8) of 'cell' is not inside the image of 12 x 10"
+    }
     empty = Row(tmp_path / "0.jpg", (("cell", (3.0, 2.0, 3.0, 4.0)),), 8)
-    assert task.problems([empty]) == {8: "box (3, 2, 3, 4) of 'cell' is empty"}
+    assert task.problem(empty) == "box (3, 2, 3, 4) of 'cell' is empty"
 
 
 def test_a_conversation_makes_an_example_for_every_answer(tmp_path):

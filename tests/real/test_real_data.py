@@ -14,8 +14,8 @@ from graftune.datasets.rows import grouped, read
 from graftune.methods.method import make
 from graftune.model.adapted import AdaptedModel
 from graftune.tasks import registry
-from graftune.training.prepare import read_tables
 from graftune.training.recipe import load
+from graftune.training.tables import read_tables
 
 DATA = Path(os.environ.get("GRAFTUNE_DATA", "/nonexistent"))
 pytestmark = [pytest.mark.data, pytest.mark.skipif(not DATA.is_dir(), reason="GRAFTUNE_DATA is not set")]
@@ -115,5 +115,4 @@ def test_every_real_set_is_read_by_its_task(task: str, train: str, rows: int, ba
 
 def test_a_real_translation_is_scored_by_characters_of_chinese() -> None:
     task = registry.make("translate")
-    task.prepare(read(DATA / "tatoeba_en_zh/dev.jsonl", "en", "zh", task.columns).rows)
-    assert task.tokenizer == "zh"
+    assert task.fit(read(DATA / "tatoeba_en_zh/dev.jsonl", "en", "zh", task.columns).rows).tokenize == "zh"

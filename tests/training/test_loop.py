@@ -14,14 +14,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graftune.bases.loading import load_base, load_tokenizer
+from graftune.bases.loading import load_base, load_config, load_processor
 from graftune.datasets.rows import read
 from graftune.errors import GraftuneError
+from graftune.inference.running import first_virtual_id
 from graftune.methods.method import PRESETS
 from graftune.model.adapted import AdaptedModel
 from graftune.tasks import registry
-from graftune.tasks.features import Reading
-from graftune.tasks.running import first_virtual_id
+from graftune.tasks.features import PromptEncoder
 from graftune.templates.template import Template
 from graftune.training.budget import Budget
 from graftune.training.optimizer import set_rate
@@ -64,8 +64,8 @@ def test_loss_goes_down(toys, tmp_path, method):
 @pytest.mark.parametrize("method", ["lora", "prompt", "freeze", "full", "houlsby"])
 def test_only_the_adapter_changes(toys, tmp_path, method):
     task = registry.make("generate", max_new_tokens=2)
-    tokenizer = load_tokenizer(toys.llama)
-    base = load_base(toys.llama, task, tokenizer)
+    tokenizer = load_processor(toys.llama)
+    base = load_base(toys.llama, task.head(load_config(toys.llama)), tokenizer)
     before = copy.deepcopy(base.state_dict())
     train(base, small(method), out=tmp_path, tokenizer=tokenizer, **toys.options(max_steps=3))
     after = base.state_dict()
@@ -145,7 +145,7 @@ def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch(toys, base, tas
     gradients = []
     for tokens in (None, 25, 1):
         model, data, made = step_on(toys, base, task, method)
-        step = Step(model, "a", made, 0, replace(budget(9, 0), micro_tokens=tokens, smoothing=smoothing))
+        step = Step(model, "a", made, replace(budget(9, 0), micro_tokens=tokens, smoothing=smoothing))
         loss, _ = step.backward(data)
         gradients.append([torch.tensor(loss).double(), *(p.grad for p in model.parameters_of("a"))])
         model.close()
@@ -158,18 +158,20 @@ def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch(toys, base, tas
 
 def step_on(toys, base, task, method):
     """A model in float64 with a disturbed adapter, rows of unequal lengths, and the task."""
-    made = registry.make(task)
     rows = read(toys.data[task][0]).rows[:7]
     rows = [replace(row, input=row.input + "!" * (3 * n)) for n, row in enumerate(rows)]
-    made.prepare(rows)
-    tokenizer = load_tokenizer(getattr(toys, base))
-    loaded = load_base(getattr(toys, base), made, tokenizer)
+    fitted = registry.make(task).fit(rows)
+    tokenizer = load_processor(getattr(toys, base))
+    head = fitted.head(load_config(getattr(toys, base)))
+    loaded = load_base(getattr(toys, base), head, tokenizer)
+    made = fitted.bind(loaded.config, tokenizer)
     model = AdaptedModel(loaded, tokenizer)
-    model.add("a", small(method), heads=made.head_names(loaded), seed=0)
+    model.add("a", small(method), heads=head.modules(loaded), seed=0)
     model.double().train()
     disturb(model, "a", size=0.02)
     template = Template(model.adapter("a").method.template)
-    data = [made.encode(row, Reading(tokenizer, template, first_virtual_id(model))) for row in rows]
+    encoder = PromptEncoder(tokenizer, template, first_virtual_id(model))
+    data = [made.encode(row, encoder)[0] for row in rows]
     return model, data, made
 
 
@@ -177,7 +179,7 @@ def test_lora_plus_and_rates_by_name(toys, tmp_path):
     """Adam's first step moves every parameter by its learning rate."""
     model, _, made = step_on(toys, "llama", "generate", "lora")
     plan = replace(budget(1, 0), rates={r"\.B$": 16, "layers/1": 3})
-    step = Step(model, "a", made, 0, plan)
+    step = Step(model, "a", made, plan)
     before = {n: p.detach().clone() for n, p in step.adapter.named_parameters()}
     for parameter in step.parameters:
         parameter.grad = torch.ones_like(parameter)

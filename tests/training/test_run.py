@@ -11,7 +11,7 @@ from graftune.checkpoint.native import card
 from graftune.datasets import samples
 from graftune.datasets.rows import read, rows_of
 from graftune.errors import GraftuneError
-from graftune.training.reuse import ready
+from graftune.inference.predictor import load
 from training.tiny import same, small, tensors
 
 
@@ -92,21 +92,21 @@ def test_label_words_learn_to_classify(toys, tmp_path, method):
 )
 def test_a_saved_adapter_gives_the_metrics_of_its_run(toys, tmp_path, method, options):
     run = toys.train(tmp_path, method, **options)
-    again = ready(tmp_path / "adapter")
+    again = load(tmp_path / "adapter")
     table = read(toys.data[options.get("task", "generate")][1])
     assert again.evaluate(table, batch_size=8).metrics == run.metrics
 
 
 def test_what_is_given_goes_before_the_card(toys, tmp_path):
     toys.train(tmp_path)
-    again = ready(tmp_path / "adapter", precision="bf16", options={"generate": {"max_new_tokens": 1}})
-    assert again.task.max_new_tokens == 1
+    again = load(tmp_path / "adapter", precision="bf16", options={"generate": {"max_new_tokens": 1}})
+    assert again.task.task.max_new_tokens == 1
     assert again.model.base.dtype == torch.bfloat16
 
 
 def test_an_answer_for_every_text_in_order(toys, tmp_path):
     toys.train(tmp_path, "lora", task="classify", base="bert")
-    answers = ready(tmp_path / "adapter").answer(rows_of(["good", "bad", "good"]), 2)
+    answers = load(tmp_path / "adapter")(rows_of(["good", "bad", "good"]), 2)
     assert len(answers) == 3
     assert answers[0] == answers[2]
     assert set(answers) <= {"yes", "no"}
@@ -115,7 +115,7 @@ def test_an_answer_for_every_text_in_order(toys, tmp_path):
 def test_an_adapter_refuses_another_base(toys, tmp_path):
     toys.train(tmp_path)
     with pytest.raises(GraftuneError, match="belongs to another base"):
-        ready(tmp_path / "adapter", base=toys.gpt2)
+        load(tmp_path / "adapter", base=toys.gpt2)
 
 
 def test_without_data_the_embedded_set_is_used(toys, tmp_path, monkeypatch):

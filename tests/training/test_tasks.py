@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,17 @@ from PIL import Image
 from graftune.bases.loading import load_base
 from graftune.datasets.rows import read, read_inputs, rows_of
 from graftune.errors import GraftuneError
+from graftune.inference.predictor import load
+from graftune.model.adapted import AdaptedModel
 from graftune.tasks import registry
-from graftune.training.reuse import ready
+from graftune.training.budget import budget_of
+from graftune.training.prepare import prepare, task_of
+from graftune.training.recipe import given
 from graftune.training.run import train
+from graftune.training.step import Step
+from graftune.training.tables import read_tables
+from graftune.training.trained import encode, encoder_of
+from methods_under_test import disturb
 from tasks.conftest import byte_level
 from training.tiny import saved, small, write
 
@@ -120,6 +128,13 @@ def cases(folder: Path) -> dict[str, Case]:
             [],
             {"extract": {"window": 40, "stride": 4}},
         ),
+        "multi-label": Case(
+            bert(folder),
+            [{"text": f"{' '.join(own)} {i}", "labels": own} for i, own in enumerate((PLACES[:1], PLACES[1:], PLACES))],
+            "f1",
+            1.0,
+            ["quay", "bay"],
+        ),
         "regress": Case(
             bert(folder), [{"text": "a" * i, "score": float(i)} for i in range(1, 7)], "pearson", 0.9, ["aaa"]
         ),
@@ -158,7 +173,18 @@ def cases(folder: Path) -> dict[str, Case]:
     }
 
 
-NAMES = ("cloze", "tag", "extract", "regress", "translate", "summarize", "instruct", "image-classify", "detect")
+NAMES = (
+    "cloze",
+    "multi-label",
+    "tag",
+    "extract",
+    "regress",
+    "translate",
+    "summarize",
+    "instruct",
+    "image-classify",
+    "detect",
+)
 
 
 @pytest.fixture(scope="module")
@@ -179,11 +205,11 @@ def test_a_task_learns_and_its_adapter_gives_the_metrics_of_the_run(all_cases, t
     case = known[task]
     run = train(case.base, small("full"), out=tmp_path, **options(folder, task, case, lr=5e-3))
     assert run.metrics[case.metric] >= case.least
-    again = ready(tmp_path / "adapter")
-    table = read(folder / f"{task}.jsonl", columns=again.task.columns)
+    again = load(tmp_path / "adapter")
+    table = read(folder / f"{task}.jsonl", columns=again.task.task.columns)
     assert again.evaluate(table, batch_size=16).metrics == pytest.approx(run.metrics)
     if case.inputs:
-        answers = again.answer(rows_of(case.inputs, again.task.columns), 2)
+        answers = again(rows_of(case.inputs, again.task.task.columns), 2)
         assert len(answers) == len(case.inputs)
     lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     assert all(isinstance(line["input"], str) for line in lines)
@@ -197,6 +223,34 @@ def test_a_method_lowers_the_loss_of_a_task(all_cases, tmp_path, task, method):
     run = train(known[task].base, small(method), out=tmp_path, **options(folder, task, known[task], **more))
     losses = [point["loss"] for point in run.progress.curve]
     assert min(losses[5:]) < losses[0]
+
+
+@pytest.mark.parametrize("task", NAMES)
+def test_a_batch_cut_anyhow_has_one_gradient(all_cases, tmp_path, task):
+    """The law of every task, in float64: the loss and its gradient do not know micro-batches."""
+    folder, known = all_cases
+    case = known[task]
+    recipe = given(case.base, None, options(folder, task, case))
+    method = small("lora", targets="all")
+    experiment = prepare(recipe, task_of(recipe, method), read_tables(recipe))
+    found = []
+    for tokens in (None, 30, 1):
+        model = AdaptedModel(experiment.base.double(), experiment.task.processor)
+        heads = experiment.task.task.head(model.config).modules(model.base)
+        model.add("a", method, heads=heads, seed=0)
+        model.double().train()
+        disturb(model, "a", size=0.05)
+        features, _ = encode(experiment, encoder_of(experiment, recipe, method, model), recipe)
+        budget = replace(budget_of(recipe, method, len(features), model), micro_tokens=tokens)
+        step = Step(model, "a", experiment.task, budget)
+        loss, _ = step.backward(features)
+        found.append([torch.tensor(loss).double(), *(p.grad for p in model.parameters_of("a"))])
+        model.close()
+    for cut in found[1:]:
+        for whole, mine in zip(found[0], cut, strict=True):
+            assert (whole is None) == (mine is None)
+            if whole is not None:
+                torch.testing.assert_close(mine, whole, atol=1e-6, rtol=1e-4)
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
@@ -244,9 +298,9 @@ def test_labels_of_several_tokens_are_refused_where_one_is_needed(all_cases, tmp
 def test_questions_that_are_the_same_are_answered_from_their_own_texts(all_cases, tmp_path):
     folder, known = all_cases
     train(known["extract"].base, small("full"), out=tmp_path, **options(folder, "extract", known["extract"], lr=5e-3))
-    again = ready(tmp_path / "adapter")
-    asked = read_inputs(folder / "extract.jsonl", columns=again.task.columns)
-    assert again.answer(asked, 2) == list(PLACES)
+    again = load(tmp_path / "adapter")
+    asked = read_inputs(folder / "extract.jsonl", columns=again.task.task.columns)
+    assert again(asked, 2) == list(PLACES)
 
 
 def test_a_misspelt_column_of_a_template_is_named_before_anything_runs(all_cases, tmp_path):
@@ -278,8 +332,8 @@ def test_detr_learns_from_images_of_several_shapes(tmp_path, method):
     run = train(detr(tmp_path), small(method), out=tmp_path / "run", task="detect", **options)
     losses = [point["loss"] for point in run.progress.curve]
     assert min(losses[6:]) < losses[0]
-    again = ready(tmp_path / "run" / "adapter")
-    table = read(file, columns=again.task.columns)
+    again = load(tmp_path / "run" / "adapter")
+    table = read(file, columns=again.task.task.columns)
     assert again.evaluate(table, batch_size=8).metrics == pytest.approx(run.metrics)
     alone = again.evaluate(table, batch_size=1)
     assert alone.metrics["map"] == pytest.approx(run.metrics["map"], abs=1e-6)
@@ -289,9 +343,8 @@ def test_a_head_for_other_labels_starts_anew(all_cases):
     case = all_cases[1]["image-classify"]
     saved = t.ViTForImageClassification.from_pretrained(case.base).classifier.weight
     for labels, kept in ((("LABEL_0", "LABEL_1"), True), (("dark", "light"), False), (("a", "b", "c"), False)):
-        task = registry.make("image-classify")
-        task.labels = labels
-        found = load_base(case.base, task, None).classifier.weight
+        head = registry.make("image-classify", labels=labels).head(None)
+        found = load_base(case.base, head, None).classifier.weight
         assert (found.shape == saved.shape and torch.equal(found, saved)) == kept
 
 

@@ -17,12 +17,14 @@ from torch.distributed.tensor import DTensor
 from graftune.errors import GraftuneError
 from graftune.methods.method import PRESETS, Method
 from graftune.model.adapted import AdaptedModel
+from graftune.tasks.features import Features
 from graftune.training import distributed
 from graftune.training import recipe as recipes
 from graftune.training.budget import budget_of
-from graftune.training.prepare import prepare, read_tables, task_of
-from graftune.training.run import encode
+from graftune.training.prepare import prepare, task_of
 from graftune.training.step import Step
+from graftune.training.tables import read_tables
+from graftune.training.trained import encode, encoder_of
 from training.tiny import Toys, small
 
 TRAINED = sorted(name for name, (cls, _) in PRESETS.items() if cls.trainable)
@@ -50,20 +52,25 @@ class Laboratory:
     def model(self, method: Method) -> AdaptedModel:
         """The base with an adapter of values at which no gradient is zero."""
         prepared = self.prepared
-        model = AdaptedModel(prepared.base, prepared.tokenizer)
-        adapter = model.add("a", method, heads=prepared.task.head_names(prepared.base), seed=0).double()
+        model = AdaptedModel(prepared.base, prepared.task.processor)
+        heads = prepared.task.task.head(model.config).modules(prepared.base)
+        adapter = model.add("a", method, heads=heads, seed=0).double()
         torch.manual_seed(1)
         with torch.no_grad():
             for parameter in adapter.parameters():
                 parameter.add_(torch.randn_like(parameter), alpha=0.05)
         return model
 
+    def features(self, method: Method, model: AdaptedModel) -> list[Features]:
+        """The training rows as the method reads them."""
+        return encode(self.prepared, encoder_of(self.prepared, self.recipe, method, model), self.recipe)[0]
+
     def gradients(self, method: Method, shard: bool) -> dict[str, Tensor]:
         """The gradient of the first step, by parameter name, and its loss."""
         model = self.model(method)
-        rows, _ = encode(self.prepared, self.recipe, method, model)
+        rows = self.features(method, model)
         with distributed.sharded(model, shard):
-            step = Step(model, "a", self.prepared.task, 0, budget_of(self.recipe, method, 5, model))
+            step = Step(model, "a", self.prepared.task, budget_of(self.recipe, method, 5, model))
             loss, _ = step.backward(rows[: self.rows])
         found = {n: p.grad for n, p in step.adapter.named_parameters() if p.grad is not None}
         model.close()
@@ -85,14 +92,14 @@ def sharding(toys: Toys) -> dict[str, Any]:
     """What becomes of a base in a sharded block."""
     laboratory = Laboratory(toys, "whole")
     model = laboratory.model(small("lora"))
-    rows, _ = encode(laboratory.prepared, laboratory.recipe, small("lora"), model)
-    batch = laboratory.prepared.task.collate(rows[:2], 0)
+    rows = laboratory.features(small("lora"), model)
+    batch = laboratory.prepared.task.collate(rows[:2])
     layer = model.anatomy.modules[model.anatomy.layers[0].path]
     before = {name: (p, p.detach().clone()) for name, p in model.base.named_parameters()}
     classes, keys = [type(m) for m in model.base.modules()], list(model.base.state_dict())
     whole = sum(p.numel() for p in layer.parameters())
     with distributed.sharded(model, True):
-        model(adapters="a", **laboratory.prepared.task.inputs(batch))
+        model(adapters="a", **laboratory.prepared.task.model_inputs(batch))
         held = sum(p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in layer.parameters())
         freed = sum(p.numel() for name, (p, _) in before.items() if "layers" in name)
         same_classes = classes == [type(m) for m in model.base.modules()]

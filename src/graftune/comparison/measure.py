@@ -87,7 +87,7 @@ def inference(trained: TrainedAdapter, experiment: Experiment) -> tuple[float, f
     """
     task = experiment.task
     rows = experiment.tables.eval.rows[:TIMED_ROWS]
-    templates = (trained.template, Template(task.task.template))
+    templates = (trained.encoder.template, Template(task.task.template))
     own, plain = (timing_call(trained.model, task, rows, template) for template in templates)
     mine, base = in_turns(lambda: own(trained.name), lambda: plain(None))
     return mine / len(rows), base / len(rows)

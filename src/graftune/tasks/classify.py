@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from graftune.bases.head import Head
+from graftune.datasets import values
+from graftune.datasets.columns import Columns
 from graftune.datasets.rows import Row
 from graftune.errors import GraftuneError, unknown
 from graftune.tasks import labels
@@ -35,6 +37,7 @@ class Classify(Task):
 
     name: ClassVar[str] = "classify"
     metric: ClassVar[str] = "accuracy"
+    columns: ClassVar[Columns] = Columns(target=values.label)
 
     @property
     def instruction(self) -> str:

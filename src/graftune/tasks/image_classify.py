@@ -33,7 +33,7 @@ class ImageClassify(Task):
     metric: ClassVar[str] = "accuracy"
     processor: ClassVar[str] = "AutoImageProcessor"
     columns: ClassVar[Columns] = Columns(
-        ("image", "file", "file_name", "path", "input", "img"), ("label", "target", "class"), values.image
+        ("image", "file", "file_name", "path", "input", "img"), ("label", "target", "class"), values.image, values.label
     )
 
     @property

@@ -31,6 +31,7 @@ class Encoded(NamedTuple):
     ids: list[int]
     truncated: bool
     places: dict[str, tuple[int, int]]
+    type_ids: list[int] | None = None
 
 
 @dataclass(frozen=True)

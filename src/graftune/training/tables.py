@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from graftune.datasets import samples
+from graftune.datasets import samples, values
 from graftune.datasets.columns import not_read, pair_of
 from graftune.datasets.rows import Row, Table, described, grouped, read
 from graftune.datasets.splits import duplicates_between, split_off
@@ -140,14 +140,30 @@ def announce_table(table: Table, task: Task, say: Callable[[str], None]) -> None
     """Say aloud which columns were guessed, which were not read, and which lines were left out."""
     if table.guessed:
         say(f"{table.source}: {table.input!r} -> {table.target!r} (guessed; name them with --input and --target)")
-    read_too = {table.input, table.target, *task.reads}
-    if rest := not_read(table.columns, read_too):
+    if rest := not_read(table.columns, (table.input, table.target, *task.reads)):
         say(f"{table.source}: columns not read: {', '.join(rest)}")
-    for remark in table.remarks:
+    for remark in label_remarks(table, task):
         say(f"{table.source}: {remark}")
     if table.left_out:
         count = f"{len(table.left_out)} bad line{'s' * (len(table.left_out) > 1)} left out"
         say("\n  ".join([f"{table.source}: {count}", *described(table.left_out)]))
+
+
+def label_remarks(table: Table, task: Task) -> list[str]:
+    """What was done about the spelling of labels, and what may be meant as one label but is not taken so."""
+    if task.columns.reader(table.target, target=True) is not values.label:
+        return []
+    spelled = {row.columns.get(table.target): row.target for row in table.rows}
+    remarks = []
+    if merged := [(raw, label) for raw, label in spelled.items() if raw is not None and raw != label]:
+        shown = ", ".join(f"{raw!r} as {label!r}" for raw, label in merged[:3])
+        remarks.append(f"{len(merged)} labels are read in their usual spelling: {shown}")
+    cases: dict[str, list[str]] = {}
+    for label in sorted(set(spelled.values())):
+        cases.setdefault(label.lower(), []).append(label)
+    if alike := [labels for labels in cases.values() if len(labels) > 1]:
+        remarks.append("labels that differ only by case are different labels: " + ", ".join(map(repr, alike[0])))
+    return remarks
 
 
 def _sample(table: Table, count: int | None, seed: int) -> Table:

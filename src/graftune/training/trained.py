@@ -17,7 +17,6 @@ from graftune.tasks import registry
 from graftune.tasks.bound import Evaluation
 from graftune.tasks.features import Features, PromptEncoder, TooLong
 from graftune.tasks.writing import BoundWriting
-from graftune.templates.template import Template
 from graftune.training import distributed
 from graftune.training.budget import Budget, budget_of
 from graftune.training.loop import Watch, fit
@@ -41,8 +40,7 @@ class TrainedAdapter:
     count: Count
     progress: Progress
     budget: Budget
-    template: Template
-    max_length: int | None
+    encoder: PromptEncoder
     truncated: int
 
 
@@ -65,17 +63,15 @@ def train_adapter(
 
     ``begin`` is called when everything has been checked and nothing has been written.
     """
-    task, tables = experiment.task, experiment.tables
+    task = experiment.task
     model = AdaptedModel(experiment.base, task.processor)
     labels = tuple(getattr(task.task, "labels", None) or ())
     name = "trained"
     heads = task.task.head(model.config).modules(experiment.base) if method.trainable else ()
     model.add(name, method, heads=heads, labels=labels, seed=recipe.seed)
     try:
-        template = template_of(method, task.task, tables.train.rows, recipe.seed)
-        limit = recipe.max_length or model.positions
-        encoder = PromptEncoder(task.processor, template, first_virtual_id(model), limit)
-        features, held = _encode(experiment, encoder, recipe, say) if method.trainable else ([], [])
+        encoder = encoder_of(experiment, recipe, method, model)
+        features, held = encode(experiment, encoder, recipe, say) if method.trainable else ([], [])
         budget = budget_of(recipe, method, len(features), model)
         count = model.count(name)
         progress = Progress()
@@ -90,11 +86,18 @@ def train_adapter(
         model.close()  # the base is shared with the next run
         raise
     truncated = sum(f.truncated for f in features)
-    return TrainedAdapter(model, name, count, progress, budget, template, limit, truncated)
+    return TrainedAdapter(model, name, count, progress, budget, encoder, truncated)
 
 
-def _encode(
-    experiment: Experiment, encoder: PromptEncoder, recipe: Recipe, say: Say
+def encoder_of(experiment: Experiment, recipe: Recipe, method: Method, model: AdaptedModel) -> PromptEncoder:
+    """How the rows of an experiment are read for a method."""
+    template = template_of(method, experiment.task.task, experiment.tables.train.rows, recipe.seed)
+    limit = recipe.max_length or model.positions
+    return PromptEncoder(experiment.task.processor, template, first_virtual_id(model), limit)
+
+
+def encode(
+    experiment: Experiment, encoder: PromptEncoder, recipe: Recipe, say: Say = ignore
 ) -> tuple[list[Features], list[Features]]:
     """Features of the training rows, and of the held-out rows behind the curve.
 
@@ -141,9 +144,9 @@ def evaluate(
         experiment.task,
         experiment.tables.eval.rows,
         trained.name,
-        trained.template,
+        trained.encoder.template,
         batch_size=2 * recipe.batch_size,
-        max_length=trained.max_length,
+        max_length=trained.encoder.max_length,
         progress=progress,
     )
 
@@ -153,7 +156,7 @@ def use_of(trained: TrainedAdapter, experiment: Experiment, recipe: Recipe) -> d
     return {
         "base": recipe.base,
         "task": registry.state_of(experiment.task.task),
-        "template": trained.template.text,
+        "template": trained.encoder.template.text,
         "max_length": recipe.max_length,
         "precision": recipe.precision,
         "quantize": recipe.quantize,
