@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,7 +152,7 @@ def prepare(
     return Prepared(base, tokenizer, task, Tables(*(_checked(t, task, recipe) for t in (tables.train, tables.eval))))
 
 
-def template_of(method: Method, task: Task, rows: list[Row], seed: int) -> Template:
+def template_of(method: Method, task: Task, rows: Sequence[Row], seed: int) -> Template:
     """The method's template in the task's, with its solved examples in front."""
     text = composed(method.template.replace("{instruction}", Template.literal(task.instruction)), task.template)
     if method.shots:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -72,7 +72,7 @@ def encode(
     limit = recipe.max_length or prepared.max_length
     reading = Reading(prepared.tokenizer, template, first_virtual_id(model), limit)
 
-    def features(rows: list[Any]) -> list[Features]:
+    def features(rows: Sequence[Any]) -> list[Features]:
         parts = [prepared.task.parts(row, reading) for row in rows]
         return [part for own in parts for part in own]
 
