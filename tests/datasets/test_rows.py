@@ -134,6 +134,7 @@ def test_wrong_columns(tmp_path):
     path = write(tmp_path / "y.jsonl", {"foo": "a", "bar": "b"})
     text = message(path)
     assert "cannot guess" in text
+    assert "--input foo --target bar" in text
     assert "'foo', 'bar'" in text
 
 
@@ -142,7 +143,7 @@ def test_missing_files_folders_and_extensions(tmp_path, monkeypatch):
     assert "no such file" in message("./nowhere")
     assert "no such file" in message("train.jsonl")
     assert "folder" in message(tmp_path)
-    text = message(write(tmp_path / "x.jsnl", "{}"))
+    text = message(write(tmp_path / "x.jsnl", "words without columns"))
     assert "unknown file extension '.jsnl'" in text
     assert "did you mean '.jsonl'?" in text
 

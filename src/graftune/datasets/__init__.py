@@ -1,5 +1,5 @@
 """Data sets: rows out of files, and what one value has to be. Knows no model and no tokenizer."""
 
-from graftune.datasets.rows import Row, Table, grouped, read
+from graftune.datasets.rows import Row, Rows, Table, grouped, read
 
-__all__ = ["Row", "Table", "grouped", "read"]
+__all__ = ["Row", "Rows", "Table", "grouped", "read"]

@@ -1,7 +1,8 @@
-"""Rows of training and evaluation data, and the one function that reads them."""
+"""Tables of training and evaluation data, and the one function that reads them."""
 
 from __future__ import annotations
 
+import array
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,31 +11,28 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy
+
 from graftune.datasets import sources
-from graftune.datasets.columns import TEXT, Columns, cell, texts
+from graftune.datasets.columns import TEXT, Columns, one_example
+from graftune.datasets.lazy import Row, RowMaker, Rows
+from graftune.datasets.problems import bad_lines, described, refuse, row_with
 from graftune.datasets.values import InvalidValue
 from graftune.errors import GraftuneError
 
-SHOWN = 5  # bad lines quoted in one message; the rest are counted
-
-
-@dataclass(frozen=True)
-class Row:
-    """One example. `line` is its line in the file (its row number, from 1, in Parquet and Hub data).
-
-    Input and target are text, or what the task reads (tags, boxes, …); `columns` are the record's columns of text.
-    """
-
-    input: Any
-    target: Any
-    line: int
-    references: tuple[str, ...] = ()
-    columns: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
-
-    @property
-    def texts(self) -> dict[str, Any]:
-        """What a template's slots stand for."""
-        return {**self.columns, "input": self.input}
+__all__ = [
+    "Row",
+    "Rows",
+    "Table",
+    "bad_lines",
+    "described",
+    "fingerprint",
+    "grouped",
+    "read",
+    "read_inputs",
+    "refuse",
+    "rows_of",
+]
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Table:
     `left_out` has the lines that could not be used, with the reason; `columns` are all columns of the source.
     """
 
-    rows: list[Row]
+    rows: Sequence[Row]
     input: str
     target: str
     guessed: bool
@@ -59,7 +57,7 @@ class Table:
 
     def keep(self, rows: Sequence[Row]) -> Table:
         """The table with these rows alone."""
-        return replace(self, rows=list(rows))
+        return replace(self, rows=rows if isinstance(rows, Rows) else list(rows))
 
     def without(self, problems: Mapping[int, str], share: float, expected: str) -> Table:
         """The table without the bad lines. Raises GraftuneError where they are more than `share` of its rows.
@@ -69,7 +67,11 @@ class Table:
         refuse(self.source, problems, len(self.rows), share, expected)
         if not problems:
             return self
-        kept = self.keep([row for row in self.rows if row.line not in problems])
+        if isinstance(self.rows, Rows):
+            good = ~numpy.isin(self.rows.lines, list(problems))
+            kept = self.keep(self.rows.select(numpy.flatnonzero(good)))
+        else:
+            kept = self.keep([row for row in self.rows if row.line not in problems])
         return replace(kept, left_out={**self.left_out, **problems})
 
 
@@ -80,50 +82,31 @@ def read(
     columns: Columns = TEXT,
     share: float = 0.0,
 ) -> Table:
-    """Read a .jsonl, .csv or .parquet file, a folder of Pascal VOC files, or a Hub dataset `name[:split]`.
+    """Read a file, a folder or a Hub dataset `name[@config][:split]`; docs/data.md lists the formats.
 
-    Raises GraftuneError: missing file, unknown extension, unknown or unguessable column, no rows, more than
-    `share` of the lines bad (all of a file are collected into one error).
+    Every row is looked at once, and made again when it is used. Raises GraftuneError: missing file, unknown
+    extension, unknown or unguessable column, no rows, more than `share` of the lines bad (all of a file are
+    collected into one error).
     """
     raw = _records(source)
     chosen_input, chosen_target, guessed = columns.choose(raw.columns, input, target)
-    readers = columns.reader(chosen_input, target=False), columns.reader(chosen_target, target=True)
-    rows: list[Row] = []
-    problems = dict(raw.problems)
-    for line, values in raw.records:
-        found, wrong = _cells(values, (chosen_input, chosen_target), readers, _folder(source))
-        if wrong:
-            problems[line] = wrong
-            continue
-        named = texts(values)
-        rows += [Row(given, wanted, line, columns=named) for given, wanted in columns.examples(*found)]
-    refuse(
-        str(source),
-        problems,
-        len(raw.records) + len(raw.problems),
-        share,
-        _row_with(dict.fromkeys((chosen_input, chosen_target))),
-    )
+    rows, problems = _made(raw, RowMaker(columns, chosen_input, chosen_target, raw.folder))
+    expected = row_with(dict.fromkeys((chosen_input, chosen_target)))
+    refuse(str(source), problems, raw.total, share, expected)
+    _need_rows(source, rows, problems)
     return Table(rows, chosen_input, chosen_target, guessed, str(source), problems, tuple(raw.columns))
 
 
-def read_inputs(source: str | Path, input: str | None = None, columns: Columns = TEXT) -> list[Row]:
+def read_inputs(source: str | Path, input: str | None = None, columns: Columns = TEXT) -> Sequence[Row]:
     """Only the inputs of a source that `read` reads, as rows whose target is None.
 
     Raises GraftuneError as `read` does.
     """
     raw = _records(source)
     column = columns.choose_input(raw.columns, input)
-    rows: list[Row] = []
-    problems = dict(raw.problems)
-    for line, values in raw.records:
-        found, wrong = _cells(values, (column,), (columns.reader(column, target=False),), _folder(source))
-        if wrong:
-            problems[line] = wrong
-        else:
-            given = columns.examples(found[0], None)[-1][0]
-            rows.append(Row(given, None, line, columns=texts(values)))
-    refuse(str(source), problems, len(raw.records) + len(raw.problems), 0.0, _row_with([column]))
+    rows, problems = _made(raw, RowMaker(columns, column, None, raw.folder))
+    refuse(str(source), problems, raw.total, 0.0, row_with([column]))
+    _need_rows(source, rows, problems)
     return rows
 
 
@@ -142,31 +125,42 @@ def rows_of(texts: Sequence[str], columns: Columns = TEXT) -> list[Row]:
     return rows
 
 
-def _folder(source: str | Path) -> Path:
-    path = Path(source)
-    return path if path.is_dir() else path.parent
-
-
-def _records(source: str | Path) -> sources.Raw:
+def _records(source: str | Path) -> sources.Records:
     raw = sources.load(source)
-    if not raw.records:
-        if raw.problems:
-            raise bad_lines(str(source), raw.problems)
-        raise GraftuneError(
-            "the data has no rows", received=str(source), expected="at least one row", do="check the source"
-        )
+    if not raw.columns and raw.problems:
+        raise bad_lines(str(source), raw.problems)
+    if not raw.total or not raw.columns:
+        raise _no_rows(source)
     return raw
 
 
-def _cells(values: Mapping[str, Any], names: Sequence[str], readers: Sequence[Any], folder: Path) -> tuple[Any, str]:
-    """The values of these columns, and what is wrong with any of them."""
-    found, wrong = [], []
-    for name, reader in zip(names, readers, strict=True):
+def _made(raw: sources.Records, make: RowMaker) -> tuple[Rows, dict[int, str]]:
+    """The rows of all records that the task can read, and what is wrong with the others."""
+    problems = dict(raw.problems)
+    several = make.target is not None and make.columns.examples is not one_example
+    positions, examples = array.array("I"), array.array("I")
+    for position, record in raw.scan():
         try:
-            found.append(cell(values, name, reader, folder))
+            made = len(make(record))
         except InvalidValue as error:
-            wrong.append(str(error))
-    return found, "; ".join(dict.fromkeys(wrong))
+            problems[record.line] = str(error)
+            continue
+        positions.extend([position] * made)
+        if several:
+            examples.extend(range(made))
+    found = numpy.frombuffer(positions, numpy.uint32)
+    return Rows(raw, make, found, numpy.frombuffer(examples, numpy.uint32) if several else None), problems
+
+
+def _need_rows(source: str | Path, rows: Sequence[Row], problems: Mapping[int, str]) -> None:
+    if not rows:
+        raise bad_lines(str(source), problems) if problems else _no_rows(source)
+
+
+def _no_rows(source: str | Path) -> GraftuneError:
+    return GraftuneError(
+        "the data has no rows", received=str(source), expected="at least one row", do="check the source"
+    )
 
 
 def grouped(rows: Iterable[Row], key: Callable[[Row], Any] = lambda row: row.input) -> list[Row]:
@@ -187,9 +181,13 @@ def fingerprint(rows: Iterable[Row]) -> str:
     """16 hexadecimal digits that change when any input, target, reference or the order of rows does."""
     digest = hashlib.sha256()
     for row in rows:
-        content = [_named(row.input), row.target, *row.references]
-        digest.update(json.dumps(content, default=str).encode() + b"\n")
+        digest.update(content(row.input, row.target, *row.references) + b"\n")
     return digest.hexdigest()[:16]
+
+
+def content(*values: Any) -> bytes:
+    """Values as JSON, for comparing."""
+    return json.dumps([_named(value) for value in values], default=str).encode()
 
 
 def _named(value: Any) -> Any:
@@ -197,30 +195,3 @@ def _named(value: Any) -> Any:
     if isinstance(value, Path):
         value = value.read_bytes()
     return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else value
-
-
-def refuse(source: str, problems: Mapping[int, str], lines: int, share: float, expected: str) -> None:
-    """Raise GraftuneError where more than `share` of the lines are bad."""
-    if len(problems) > share * lines:
-        raise bad_lines(source, problems, expected)
-
-
-def bad_lines(source: str, problems: Mapping[int, str], expected: str = "") -> GraftuneError:
-    """One error for all bad lines of a source: the first ones in full, then how many more."""
-    return GraftuneError(
-        f"{source}: {len(problems)} bad line{'s' if len(problems) > 1 else ''}",
-        received=("\n" + " " * len("  received: ")).join(described(problems)),
-        expected=expected or _row_with(("input", "target")),
-        do="correct or delete these lines, or raise bad_rows, the share that may be left out",
-    )
-
-
-def described(problems: Mapping[int, str]) -> list[str]:
-    """The first problems with their lines, then how many more there are."""
-    shown = [f"line {line}: {problems[line]}" for line in sorted(problems)[:SHOWN]]
-    more = len(problems) - len(shown)
-    return [*shown, f"and {more} more"] if more else shown
-
-
-def _row_with(columns: Iterable[str]) -> str:
-    return "on every line one row with " + " and ".join(columns) + ", not empty"

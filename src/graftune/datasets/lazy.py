@@ -1,0 +1,132 @@
+"""Rows that are made when they are asked for, so that a data set may be larger than memory."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, overload
+
+import numpy
+
+from graftune.datasets.columns import Columns, cell, texts
+from graftune.datasets.sources.records import Record, Records
+from graftune.datasets.values import InvalidValue
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example. `line` is its line in the file (its row number, from 1, where a file has no line for each row).
+
+    Input and target are text, or what the task reads (tags, boxes, …); `columns` are the record's columns of text.
+    """
+
+    input: Any
+    target: Any
+    line: int
+    references: tuple[str, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def texts(self) -> dict[str, Any]:
+        """What a template's slots stand for."""
+        return {**self.columns, "input": self.input}
+
+
+@dataclass(frozen=True)
+class RowMaker:
+    """Rows out of a record: its cells as `columns` reads them. Without a target the rows are inputs alone."""
+
+    columns: Columns
+    input: str
+    target: str | None
+    folder: Path
+
+    def __call__(self, record: Record) -> list[Row]:
+        """The rows of a record. Raises InvalidValue that says all that is wrong with it."""
+        wanted = [(self.input, self.columns.reader(self.input, target=False))]
+        if self.target is not None:
+            wanted.append((self.target, self.columns.reader(self.target, target=True)))
+        found: list[Any] = []
+        wrong: list[str] = []
+        for name, reader in wanted:
+            try:
+                found.append(cell(record.values, name, reader, self.folder))
+            except InvalidValue as error:
+                wrong.append(str(error))
+        if wrong:
+            raise InvalidValue("; ".join(dict.fromkeys(wrong)))
+        if self.target is None:
+            examples = [(self.columns.examples(found[0], None)[-1][0], None)]
+        else:
+            examples = self.columns.examples(*found)
+        named = texts(record.values)
+        return [Row(given, target, record.line, columns=named) for given, target in examples]
+
+
+class Rows(Sequence[Row]):
+    """Rows by the positions of their records, each made anew on every access.
+
+    `positions`, (rows,), are records of the source; `examples`, (rows,), say which example of its record a row is.
+    """
+
+    def __init__(
+        self, records: Records, make: RowMaker, positions: numpy.ndarray, examples: numpy.ndarray | None = None
+    ) -> None:
+        self._records = records
+        self._make = make
+        self._positions = positions
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> Rows: ...
+    def __getitem__(self, index: int | slice) -> Row | Rows:
+        if isinstance(index, slice):
+            return self._chosen(index)
+        place = operator.index(index)
+        if not -len(self) <= place < len(self):
+            raise IndexError(f"row {place} of {len(self)}")
+        place %= len(self)
+        return next(iter(self._chosen(slice(place, place + 1))))
+
+    def __iter__(self) -> Iterator[Row]:
+        if self._examples is None:
+            for record in self._records.at(map(int, self._positions)):
+                yield self._make(record)[0]
+            return
+        before, made = -1, []
+        for position, example in zip(map(int, self._positions), map(int, self._examples), strict=True):
+            if position != before:
+                before, made = position, self._make(next(iter(self._records.at([position]))))
+            yield made[example]
+
+    def __eq__(self, other: object) -> bool:
+        """Equal to any sequence of the same rows."""
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(one == two for one, two in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} rows>"
+
+    def select(self, indices: Iterable[int] | numpy.ndarray) -> Rows:
+        """The rows at these places, in this order, still made when asked for."""
+        chosen = indices if isinstance(indices, numpy.ndarray) else numpy.fromiter(indices, numpy.int64)
+        return self._chosen(chosen)
+
+    @property
+    def lines(self) -> numpy.ndarray:
+        """int64 (rows,): the line of each row, without making the rows."""
+        return self._records.lines(self._positions)
+
+    def _chosen(self, chosen: slice | numpy.ndarray) -> Rows:
+        examples = None if self._examples is None else self._examples[chosen]
+        return Rows(self._records, self._make, self._positions[chosen], examples)

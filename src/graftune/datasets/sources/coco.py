@@ -1,0 +1,68 @@
+"""COCO: images, annotations and categories in one document, the images beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from graftune.datasets.sources.records import HeldRecords, Record, Records
+from graftune.datasets.values import InvalidValue
+
+
+def is_coco(document: Mapping[str, Any]) -> bool:
+    """Whether a document has COCO's three lists."""
+    return all(isinstance(document.get(name), list) for name in ("images", "annotations", "categories"))
+
+
+def records(document: Mapping[str, Any], folder: Path) -> Records:
+    """A record for each image: its file, and its objects. Crowds (iscrowd) are left out: COCO trains without them."""
+    names: dict[Any, Any] = {}
+    for category in _mappings(document["categories"]):
+        names[_key(category.get("id"))] = category.get("name")
+    objects: dict[Any, list[dict[str, Any]]] = {}
+    for one in _mappings(document["annotations"]):
+        if not one.get("iscrowd"):
+            objects.setdefault(_key(one.get("image_id")), []).append(one)
+    found: list[Record] = []
+    problems: dict[int, str] = {}
+    places = [folder]
+    for number, image in enumerate(document["images"], 1):
+        try:
+            found.append(Record(number, _record(image, names, objects, places)))
+        except InvalidValue as error:
+            problems[number] = str(error)
+    return HeldRecords(found, ["image", "objects"], problems)
+
+
+def _record(
+    image: Any, names: Mapping[Any, Any], objects: Mapping[Any, list[dict[str, Any]]], places: list[Path]
+) -> dict[str, Any]:
+    if not isinstance(image, dict) or not isinstance(image.get("file_name"), str):
+        raise InvalidValue('an image without "file_name"')
+    own = []
+    for one in objects.get(_key(image.get("id")), ()):
+        category = _key(one.get("category_id"))
+        if category not in names:
+            raise InvalidValue(f"an object of the category {category}, which is not listed")
+        own.append({"label": names[category], "bbox": one.get("bbox")})
+    return {"image": str(_found(image["file_name"], places)), "objects": own}
+
+
+def _found(name: str, places: list[Path]) -> Path:
+    """The file beside the document, in a folder beside it, or in one beside its folder: annotations/ and images/."""
+    first = places[0]
+    if (first / name).exists():
+        return first / name
+    if len(places) == 1:
+        around = [first, first.parent] if first.name.lower() in ("annotations", "labels") else [first]
+        places += [one for place in around for one in sorted(place.iterdir()) if one.is_dir() and one != first]
+    return next((place / name for place in places if (place / name).exists()), Path(name))
+
+
+def _mappings(values: list[Any]) -> Iterator[dict[str, Any]]:
+    return (value for value in values if isinstance(value, dict))
+
+
+def _key(value: Any) -> str:
+    return str(value)

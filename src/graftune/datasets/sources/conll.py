@@ -1,0 +1,62 @@
+"""CoNLL columns: a word and its tag a line, an empty line after every sentence."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from graftune.datasets.sources.records import HeldRecords, Record, Records
+from graftune.datasets.sources.text import whole
+
+DOCUMENT = "-DOCSTART-"
+TAG = re.compile(r"O|[BIESLUM]-\S+")
+LOOKED_AT = 200  # lines that tell whether a text has columns
+
+
+def read(path: Path, shown: str) -> Records:
+    """Sentences as columns `tokens` (the first field of each line) and `tags` (the last), by their first lines.
+
+    Document marks and comments (a line that starts with # and has another number of fields) are left out.
+    """
+    lines = whole(path, shown).split("\n")
+    width = next((len(fields(line)) for line in lines if line.strip() and not _aside(line)), 0)
+    records: list[Record] = []
+    problems: dict[int, str] = {}
+    sentence: list[list[str]] = []
+    start, wrong = 0, False
+    for number, line in enumerate([*lines, ""], 1):
+        found = fields(line)
+        if not found:
+            if sentence and not wrong:
+                tokens, tags = [one[0] for one in sentence], [one[-1] for one in sentence]
+                records.append(Record(start, {"tokens": tokens, "tags": tags}))
+            sentence, wrong = [], False
+        elif found[0] == DOCUMENT or (line.startswith("#") and len(found) != width):
+            continue
+        elif len(found) != width or width < 2:
+            expected = f"the first line has {width}" if width > 1 else "a word and its tag were expected"
+            problems[number] = f"{len(found)} field{'s' if len(found) > 1 else ''} where {expected}"
+            wrong = True
+        else:
+            start = start if sentence else number
+            sentence.append(found)
+    return HeldRecords(records, ["tokens", "tags"], problems)
+
+
+def fields(line: str) -> list[str]:
+    """The fields of a line: with tabs between, or else spaces."""
+    line = line.rstrip("\r\n")
+    if "\t" in line:
+        return [field.strip() for field in line.split("\t")] if line.strip() else []
+    return line.split()
+
+
+def looks_like_it(text: str) -> bool:
+    """Whether every line has as many fields, of which the last is a tag in BIO or a scheme like it."""
+    lines = [line for line in text.split("\n")[:LOOKED_AT] if line.strip() and not _aside(line)]
+    found = [fields(line) for line in lines]
+    return len({len(one) for one in found}) == 1 and len(found[0]) > 1 and all(TAG.fullmatch(one[-1]) for one in found)
+
+
+def _aside(line: str) -> bool:
+    return line.startswith((DOCUMENT, "# "))
