@@ -138,7 +138,9 @@ def test_unreadable_files(toys, graftune, tmp_path, no_base, name, content, word
 def test_evaluation_data_alone(toys, graftune, tmp_path, no_base):
     shaped(
         refused(
-            graftune("train", "--out", tmp_path / "out", *flags(toys, train=None)), "nothing to train on", "--train FILE"
+            graftune("train", "--out", tmp_path / "out", *flags(toys, train=None)),
+            "nothing to train on",
+            "--train FILE",
         )
     )
 

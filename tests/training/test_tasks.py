@@ -240,7 +240,7 @@ def test_a_batch_cut_anyhow_has_one_gradient(all_cases, tmp_path, task):
         model.add("a", method, heads=heads, seed=0)
         model.double().train()
         disturb(model, "a", size=0.05)
-        features, _ = encode(experiment, encoder_of(experiment, recipe, method, model), recipe)
+        features = encode(experiment, encoder_of(experiment, recipe, method, model), recipe)[0].features
         budget = replace(budget_of(recipe, method, len(features), model), micro_tokens=tokens)
         step = Step(model, "a", experiment.task, budget)
         loss, _ = step.backward(features)

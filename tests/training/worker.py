@@ -61,9 +61,9 @@ class Laboratory:
                 parameter.add_(torch.randn_like(parameter), alpha=0.05)
         return model
 
-    def features(self, method: Method, model: AdaptedModel) -> list[Features]:
+    def features(self, method: Method, model: AdaptedModel) -> Sequence[Features]:
         """The training rows as the method reads them."""
-        return encode(self.prepared, encoder_of(self.prepared, self.recipe, method, model), self.recipe)[0]
+        return encode(self.prepared, encoder_of(self.prepared, self.recipe, method, model), self.recipe)[0].features
 
     def gradients(self, method: Method, shard: bool) -> dict[str, Tensor]:
         """The gradient of the first step, by parameter name, and its loss."""

@@ -17,6 +17,7 @@ from graftune.datasets import sources
 from graftune.datasets.columns import TEXT, Columns, one_example
 from graftune.datasets.lazy import Row, RowMaker, Rows
 from graftune.datasets.problems import bad_lines, described, refuse, row_with
+from graftune.datasets.sources.records import Record
 from graftune.datasets.values import InvalidValue
 from graftune.errors import GraftuneError
 
@@ -110,19 +111,26 @@ def read_inputs(source: str | Path, input: str | None = None, columns: Columns =
     return rows
 
 
-def rows_of(texts: Sequence[str], columns: Columns = TEXT) -> list[Row]:
-    """Inputs given as text, such as on the command line, as rows whose target is None.
+def rows_of(texts: Sequence[str | Mapping[str, Any]], columns: Columns = TEXT) -> list[Row]:
+    """Inputs given as text, such as on the command line, or as records of columns, as rows whose target is None.
 
     Raises GraftuneError for one that the task cannot read.
     """
-    rows: list[Row] = []
-    for line, text in enumerate(texts, 1):
-        try:
-            given = columns.input(text, Path())
-        except InvalidValue as error:
-            raise bad_lines("inputs", {line: str(error)}, "inputs that the task can read") from error
-        rows.append(Row(columns.examples(given, None)[-1][0], None, line, columns={"input": text}))
-    return rows
+    return [row_of(text, columns, line) for line, text in enumerate(texts, 1)]
+
+
+def row_of(given: str | Mapping[str, Any], columns: Columns = TEXT, line: int = 1) -> Row:
+    """One input as a row whose target is None; text is the input alone, a record has its own columns.
+
+    Raises GraftuneError for one that the task cannot read.
+    """
+    try:
+        if isinstance(given, str):
+            return Row(columns.examples(columns.input(given, Path()), None)[-1][0], None, line)
+        name = columns.choose_input(list(given), None)
+        return RowMaker(columns, name, None, Path())(Record(line, dict(given)))[0]
+    except InvalidValue as error:
+        raise bad_lines("inputs", {line: str(error)}, "inputs that the task can read") from error
 
 
 def _records(source: str | Path) -> sources.Records:

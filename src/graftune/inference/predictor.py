@@ -10,7 +10,7 @@ from typing import Any
 from graftune import checkpoint
 from graftune.bases.loading import load_base, load_config, load_processor
 from graftune.checkpoint import native, peft
-from graftune.datasets.rows import Row, Table, read, rows_of
+from graftune.datasets.rows import Row, Table, read, row_of
 from graftune.errors import GraftuneError
 from graftune.inference.evaluation import evaluate
 from graftune.inference.running import Progress
@@ -99,7 +99,7 @@ class Predictor:
 
     def _row(self, given: str | Mapping[str, Any] | Row, number: int) -> Row:
         """A row with a target that stands in."""
-        row = given if isinstance(given, Row) else rows_of([given], self.task.task.columns)[0]
+        row = given if isinstance(given, Row) else row_of(given, self.task.task.columns)
         return replace(row, target=self.task.dummy_target(row), line=number, references=())
 
     def evaluate(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -29,7 +29,7 @@ class Window(Features):
     """One window of a row's text. `start` is the position of its first token, `offsets` each token's characters."""
 
     start: int = 0
-    offsets: tuple[tuple[int, int], ...] = ()
+    offsets: list[list[int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -93,18 +93,18 @@ class BoundExtract(BoundTask):
     task: Extract
 
     def encode(self, row: Row, encoder: PromptEncoder) -> Sequence[Window]:
-        """Windows over the text; labels are the positions (start, end) of the answer, (0, 0) where it is not in."""
+        """Windows over the text; labels are the positions [start, end] of the answer, [0, 0] where it is not in."""
         task = self.task
         encoder = replace(encoder, max_length=min(task.window, encoder.max_length or task.window))
         text = row.columns[task.context]
         told = encoder.processor(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        tokens, offsets = list(told["input_ids"]), [(int(a), int(b)) for a, b in told["offset_mapping"]]
+        tokens, offsets = list(told["input_ids"]), [[int(a), int(b)] for a, b in told["offset_mapping"]]
         answer = located(row.target, text)
         found = []
         for span in windows(len(tokens), room_for(row, task.context, encoder, task.stride), task.stride):
             prompt = encoder.fit(row, values={task.context: tokens[span.start : span.stop]})
             start, count = prompt.places[task.context]
-            own = tuple(offsets[span.start : span.start + count])
+            own = offsets[span.start : span.start + count]
             wanted = _positions(answer, own, start)
             found.append(Window(prompt.ids, wanted, len(span) < len(tokens), prompt.type_ids, start, own))
         return found
@@ -183,14 +183,14 @@ def located(answers: Sequence[Answer], text: str) -> tuple[int, int] | None:
     return None
 
 
-def _positions(answer: tuple[int, int] | None, offsets: Sequence[tuple[int, int]], start: int) -> tuple[int, int]:
+def _positions(answer: tuple[int, int] | None, offsets: Sequence[Sequence[int]], start: int) -> list[int]:
     """The positions of the tokens that an answer begins and ends in; (0, 0) where the window does not hold it."""
     if answer is None:
-        return 0, 0
+        return [0, 0]
     inside = [i for i, (a, b) in enumerate(offsets) if a < answer[1] and b > answer[0]]
     if not inside or offsets[inside[0]][0] > answer[0] or offsets[inside[-1]][1] < answer[1]:
-        return 0, 0
-    return start + inside[0], start + inside[-1]
+        return [0, 0]
+    return [start + inside[0], start + inside[-1]]
 
 
 def _allowed(outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:

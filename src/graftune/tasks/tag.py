@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, ClassVar, Self
 
@@ -28,7 +28,7 @@ from graftune.templates.words import words_ids
 class Words(Features):
     """One window of a row; ``words`` are the numbers of the words whose tags stand in ``labels``, in order."""
 
-    words: tuple[int, ...] = ()
+    words: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class BoundTag(BoundTask):
         wanted = [IGNORED] * len(prompt.ids)
         for place, number in words.items():
             wanted[start + place - span.start] = tags[number]
-        return Words(prompt.ids, wanted, len(span) < len(ids), words=tuple(words[place] for place in sorted(words)))
+        return Words(prompt.ids, wanted, len(span) < len(ids), words=[words[place] for place in sorted(words)])
 
     def collate(self, features: Sequence[Features], width: int = 0) -> Batch:
         """`input_ids`, `attention_mask` and `labels`, int64 (rows, longest or `width`), padded on the right."""

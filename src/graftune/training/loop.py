@@ -74,7 +74,8 @@ def fit(
     model.train()
     began, before = time.monotonic(), progress.seconds
     # Worth it where rows are seen more than once; in lockstep no process may compute a row that others have kept.
-    again = budget.steps > batches.per_epoch and not step.lockstep
+    # Features on the disk are too many to be known by their tokens in memory.
+    again = budget.steps > batches.per_epoch and not step.lockstep and isinstance(features, list)
     with held_interrupt() as interrupted, _trunk(step, features if again else [], say) as step.trunk:
         given_up = _given_up(progress, budget)
         while progress.step < budget.steps and not given_up:

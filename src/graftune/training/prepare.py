@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel
@@ -69,7 +70,7 @@ def prepare(
     return Experiment(base, bound, Tables(usable(tables.train), usable(tables.eval)))
 
 
-def template_of(method: Method, task: Task, rows: list[Row], seed: int) -> Template:
+def template_of(method: Method, task: Task, rows: Sequence[Row], seed: int) -> Template:
     """The method's template in the task's, with its solved examples in front."""
     text = composed(method.template.replace("{instruction}", Template.literal(task.instruction)), task.template)
     if method.shots:

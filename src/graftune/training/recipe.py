@@ -62,6 +62,7 @@ class Recipe(BaseModel):
     keep_best: bool = False
     trackers: list[str] = Field(default_factory=list)
     threads: int | None = Field(None, ge=1)
+    processes: int | None = Field(None, ge=1)
     sections: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -15,10 +15,11 @@ from graftune.model.adapted import AdaptedModel
 from graftune.model.adapter import Count
 from graftune.tasks import registry
 from graftune.tasks.bound import Evaluation
-from graftune.tasks.features import Features, PromptEncoder, TooLong
+from graftune.tasks.features import PromptEncoder
 from graftune.tasks.writing import BoundWriting
 from graftune.training import distributed
 from graftune.training.budget import Budget, budget_of
+from graftune.training.encoding import EncodedTable, encode_table
 from graftune.training.loop import Watch, fit
 from graftune.training.optimizer import check_rates
 from graftune.training.prepare import Experiment, template_of
@@ -71,8 +72,9 @@ def train_adapter(
     model.add(name, method, heads=heads, labels=labels, seed=recipe.seed)
     try:
         encoder = encoder_of(experiment, recipe, method, model)
-        features, held = encode(experiment, encoder, recipe, say) if method.trainable else ([], [])
-        budget = budget_of(recipe, method, len(features), model)
+        nothing = EncodedTable([], 0, {})
+        train, held = encode(experiment, encoder, recipe, say) if method.trainable else (nothing, nothing)
+        budget = budget_of(recipe, method, len(train.features), model)
         count = model.count(name)
         progress = Progress()
         check_rates(model.adapter(name), budget)
@@ -80,13 +82,21 @@ def train_adapter(
         if budget.steps:
             with fast(model, recipe, say), distributed.sharded(model, recipe.shard, say):
                 progress = fit(
-                    model, name, task, features, held, budget, watch=watch, say=say, folder=folder, resume=resume
+                    model,
+                    name,
+                    task,
+                    train.features,
+                    held.features,
+                    budget,
+                    watch=watch,
+                    say=say,
+                    folder=folder,
+                    resume=resume,
                 )
     except BaseException:
         model.close()  # the base is shared with the next run
         raise
-    truncated = sum(f.truncated for f in features)
-    return TrainedAdapter(model, name, count, progress, budget, encoder, truncated)
+    return TrainedAdapter(model, name, count, progress, budget, encoder, train.truncated)
 
 
 def encoder_of(experiment: Experiment, recipe: Recipe, method: Method, model: AdaptedModel) -> PromptEncoder:
@@ -98,32 +108,26 @@ def encoder_of(experiment: Experiment, recipe: Recipe, method: Method, model: Ad
 
 def encode(
     experiment: Experiment, encoder: PromptEncoder, recipe: Recipe, say: Say = ignore
-) -> tuple[list[Features], list[Features]]:
+) -> tuple[EncodedTable, EncodedTable]:
     """Features of the training rows, and of the held-out rows behind the curve.
 
     Rows that are too long are bad lines like others: left out and said up to a share. Raises GraftuneError above it.
     """
     task, tables = experiment.task, experiment.tables
 
-    def features(table: Table, rows: Sequence[Row]) -> list[Features]:
-        found: list[Features] = []
-        long: dict[int, str] = {}
-        for row in rows:
-            try:
-                found += task.encode(row, encoder)
-            except TooLong as error:
-                long[row.line] = str(error).partition(": ")[2]
-        if len(long) > recipe.bad_rows * len(rows):
-            raise bad_lines(table.source, long, f"rows that fit {encoder.max_length} tokens")
-        if long:
-            say(f"{table.source}: {len(long)} rows left out, which do not fit {encoder.max_length} tokens")
+    def features(table: Table) -> EncodedTable:
+        found = encode_table(table, task, encoder, recipe.processes)
+        if len(found.too_long) > recipe.bad_rows * len(table.rows):
+            raise bad_lines(table.source, found.too_long, f"rows that fit {encoder.max_length} tokens")
+        if found.too_long:
+            say(f"{table.source}: {len(found.too_long)} rows left out, which do not fit {encoder.max_length} tokens")
         return found
 
     held = tables.eval.rows
-    chosen = held[:: max(1, len(held) // CURVE_ROWS)][:CURVE_ROWS]
+    chosen = tables.eval.keep(held[:: max(1, len(held) // CURVE_ROWS)][:CURVE_ROWS])
     if isinstance(task, BoundWriting):
         _announce_long_targets(task, tables.train.rows, say)
-    return features(tables.train, tables.train.rows), features(tables.eval, chosen)
+    return features(tables.train), features(chosen)
 
 
 def _announce_long_targets(task: BoundWriting, rows: Sequence[Row], say: Say) -> None:
