@@ -14,6 +14,8 @@ from graftune.datasets.columns import Columns, cell, texts
 from graftune.datasets.sources.records import Record, Records
 from graftune.datasets.values import InvalidValue
 
+AT_ONCE = 2**20  # rows whose lines are compared at a time
+
 
 @dataclass(frozen=True)
 class Row:
@@ -122,10 +124,14 @@ class Rows(Sequence[Row]):
         chosen = indices if isinstance(indices, numpy.ndarray) else numpy.fromiter(indices, numpy.int64)
         return self._chosen(chosen)
 
-    @property
-    def lines(self) -> numpy.ndarray:
-        """int64 (rows,): the line of each row, without making the rows."""
-        return self._records.lines(self._positions)
+    def without(self, lines: Iterable[int]) -> Rows:
+        """The rows of all other lines, found without making a row."""
+        bad = numpy.fromiter(lines, numpy.int64)
+        good = numpy.ones(len(self), bool)
+        for start in range(0, len(self), AT_ONCE):
+            block = slice(start, start + AT_ONCE)
+            good[block] = ~numpy.isin(self._records.lines(self._positions[block]), bad)
+        return self._chosen(good)
 
     def _chosen(self, chosen: slice | numpy.ndarray) -> Rows:
         examples = None if self._examples is None else self._examples[chosen]

@@ -69,8 +69,7 @@ class Table:
         if not problems:
             return self
         if isinstance(self.rows, Rows):
-            good = ~numpy.isin(self.rows.lines, list(problems))
-            kept = self.keep(self.rows.select(numpy.flatnonzero(good)))
+            kept = self.keep(self.rows.without(problems))
         else:
             kept = self.keep([row for row in self.rows if row.line not in problems])
         return replace(kept, left_out={**self.left_out, **problems})

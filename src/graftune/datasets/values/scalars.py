@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 Reader = Callable[[Any, Path], Any]
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 class InvalidValue(ValueError):
@@ -32,7 +34,7 @@ def plain(value: str | float) -> str:
         written = str(value)
     except ValueError as error:  # an integer of more than 4300 digits
         raise InvalidValue("is a number too long to write out") from error
-    if any("\ud800" <= character <= "\udfff" for character in written):
+    if _HALF_PAIR.search(written):
         raise InvalidValue("holds half of a surrogate pair, which no tokenizer can read")
     return written
 
