@@ -119,9 +119,9 @@ def test_one_label_is_none(toys, graftune, tmp_path, no_base):
     ("name", "content", "words"),
     [
         ("none.jsonl", None, "no such file"),
-        ("x.txt", "a", "unknown file extension"),
+        ("x.txt", "a", "cannot guess which columns"),
         ("x.jsonl", "", "no rows"),
-        ("x.jsonl", b"\xff\xfe", "not UTF-8"),
+        ("x.jsonl", b"\x80a", "not UTF-8"),
         ("x.csv", 'table,text\n"n,zero\n', "broken CSV in the record that starts on line 2"),
         ("x.csv", "a,b\n1,2\n", "cannot guess which columns"),
         ("x.parquet", "not parquet", "not a readable Parquet file"),
@@ -151,10 +151,17 @@ def test_a_share_that_leaves_one_side_empty(toys, graftune, tmp_path, no_base, s
 
 
 def test_without_evaluation_data_some_rows_are_split_off(toys, graftune, tmp_path):
-    for eval, words in ((None, "1 of its rows (10%)"), ("0.25", "3 of its rows (25%)")):
-        done = graftune("train", "--out", tmp_path / str(eval), *flags(toys, eval=eval))
+    train = write(tmp_path / "t.jsonl", [{"table": f"n{i}", "text": "x", "note": "y"} for i in range(20)])
+    for eval, words in ((None, "2 of its rows (10%)"), ("0.25", "5 of its rows (25%)")):
+        done = graftune("train", "--out", tmp_path / str(eval), *flags(toys, train=train, eval=eval))
         assert done.code == 0, done.err
         assert words in done.err
+        assert "columns not read: note" in done.err
+
+
+def test_copies_in_the_evaluation_data_are_said(toys, graftune, tmp_path):
+    done = graftune("train", "--out", tmp_path / "out", *flags(toys))
+    assert "4 of 4 evaluation rows have an input that is trained on" in done.err
 
 
 def test_a_sequence_that_is_too_long(toys, graftune, tmp_path):

@@ -21,7 +21,7 @@ ROWS = {
     "classify": [{"text": f"n{i}", "label": "ab"[i % 2]} for i in range(23)],
     "multi-label": [{"text": f"n{i}", "labels": ["a"] * (i % 2) + ["b"]} for i in range(23)],
     "regress": [{"text": f"n{i}", "score": i / 3} for i in range(23)],
-    "tag": [{"tokens": WORDS[: i % 9 + 1], "tags": ["B-X"] * (i % 9 + 1)} for i in range(23)],
+    "tag": [{"tokens": WORDS[: i % 9 + 1], "tags": ["O", "B-X", *["O"] * 7][: i % 9 + 1]} for i in range(23)],
     "extract": [{"question": "when", "context": " ".join(WORDS), "answers": WORDS[i % 9]} for i in range(23)],
 }
 

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from graftune.datasets import samples, values
 from graftune.datasets.columns import not_read, pair_of
@@ -51,7 +52,7 @@ def read_tables(recipe: Recipe) -> Tables:
     if share is None:
         held = _read(recipe, task, recipe.eval or samples.path("dev", recipe.task))
     else:
-        train, held = split_off(train, share, recipe.seed, label_of)
+        train, held = split_off(train, share, recipe.seed, label_of, key_of(with_pair(task, train)))
     train = _sample(train, recipe.train_rows, recipe.seed)
     tables = Tables(train, _sample_inputs(held, recipe.eval_rows))
     fitted = tables.settle(task)
@@ -86,6 +87,12 @@ def eval_share(recipe: Recipe) -> float | None:
 def label_of(row: Row) -> str | None:
     """What rows are stratified by: their label, where the target is one word or so; other targets are all alike."""
     return row.target if isinstance(row.target, str) and len(row.target) < 64 else None
+
+
+def key_of(task: Task) -> Callable[[Row], Any]:
+    """What two rows share that are the same question: all that the task reads of them."""
+    names = [name for name in task.reads if name != "input"]
+    return lambda row: (row.input, *(row.columns.get(name) for name in names))
 
 
 def read_eval(recipe: Recipe, task: Task) -> Table:
@@ -128,11 +135,13 @@ def announce(tables: Tables, recipe: Recipe, say: Callable[[str], None]) -> None
     task = tables.settle(registry.make(recipe.task, **recipe.section(recipe.task)))
     share = eval_share(recipe)
     if share is not None:
-        how = f"{len(tables.eval.rows):,} of its rows ({share:.0%}) are split off to evaluate on"
+        held = len(tables.eval.rows)
+        percent = f"{held / (held + len(tables.train.rows)):.0%}"
+        how = f"{held:,} of its rows ({percent}) are split off to evaluate on"
         say(f"{tables.train.source}: {how}, by seed {recipe.seed}; --eval FILE names others")
     for table in (tables.train,) if share is not None else (tables.train, tables.eval):
         announce_table(table, task, say)
-    if copies := duplicates_between(tables.train, tables.eval):
+    if copies := duplicates_between(tables.train, tables.eval, key_of(task)):
         say(f"{copies:,} of {len(tables.eval.rows):,} evaluation rows have an input that is trained on")
 
 
