@@ -15,8 +15,8 @@ from graftune.datasets import Row
 from graftune.datasets.values import Answer
 from graftune.errors import GraftuneError
 from graftune.inference.evaluation import evaluate, problems_of
-from graftune.tasks import Extract
-from graftune.tasks.extract import _best
+from graftune.tasks import Extract, metrics
+from graftune.tasks.extract import _best, best_threshold
 from graftune.tasks.features import PromptEncoder
 from graftune.templates import Template
 
@@ -86,3 +86,73 @@ def test_bad_rows_and_options():
         task.encode(row(), PromptEncoder(TOKENIZER, Template(task.task.pattern), FIRST, 12))
     with pytest.raises(GraftuneError, match="stride is too small"):
         Extract(stride=0)
+
+
+def test_the_annotated_place_is_trained_on_and_not_the_first_one():
+    """SQuAD says where its answer starts; "noon" stands in this text twice."""
+    text = "noon is not when the boat left, which was at noon"
+    at = text.rindex("noon")
+    task = Extract().bind(bert_config(), TOKENIZER)
+    for start, expected in ((at, at), (None, 0), (3, 0)):  # a wrong place is searched for
+        found = Row("when?", (Answer("noon", start),), 1, columns={"context": text})
+        (window,) = task.encode(found, PromptEncoder(TOKENIZER, Template(task.task.pattern), FIRST))
+        first, last = (window.offsets[place - window.start] for place in window.labels)
+        assert text[first[0] : last[1]].strip() == "noon"
+        assert first[1] - 4 <= expected <= first[1]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_does_not_depend_on_padding_or_on_the_batch(smoothing):
+    config = bert_config()
+    config.vocab_size = len(TOKENIZER)
+    torch.manual_seed(0)
+    model = Plain(BertForQuestionAnswering(config).double().eval())
+    task = Extract(stride=2).bind(config, TOKENIZER)
+    encoder = PromptEncoder(TOKENIZER, Template(task.task.pattern), FIRST, 30)
+    windows = [w for r in (row(), row(text="a boat", answer="boat")) for w in task.encode(r, encoder)]
+    alone = []
+    for window in windows:
+        outputs = model(**task.model_inputs(task.collate([window])), adapters=None)
+        alone.append(task.losses(outputs, task.collate([window]), smoothing))
+        # by hand: over the first position and the text
+        allowed = [0, *range(window.start, window.start + len(window.offsets))]
+        sides = (outputs.start_logits, outputs.end_logits)
+        logs = [side[0, allowed].double().log_softmax(-1) for side in sides]
+        targets = [allowed.index(place) for place in window.labels]
+        hand = [-(1 - smoothing) * log[t] - smoothing * log.mean() for log, t in zip(logs, targets, strict=True)]
+        assert alone[-1].item() == pytest.approx((sum(hand) / 2).item(), rel=1e-5)
+    for width in (0, 40, 60):
+        batch = task.collate(windows, width)
+        together = task.losses(model(**task.model_inputs(batch), adapters=None), batch, smoothing)
+        torch.testing.assert_close(together, torch.cat(alone), rtol=1e-5, atol=1e-6)
+
+
+def test_a_question_without_an_answer_is_legal_and_trained_to_point_at_the_first_position():
+    rows = [row(), Row("why?", (), 2, columns={"context": TEXT, "question": "why?"})]
+    fitted = Extract().fit(rows)
+    assert fitted.unanswerable
+    assert not Extract().fit(rows[:1]).unanswerable
+    task = fitted.bind(bert_config(), TOKENIZER)
+    assert task.needs_calibration
+    assert problems_of(task, rows) == {}
+    (window,) = task.encode(rows[1], PromptEncoder(TOKENIZER, Template(fitted.pattern), FIRST))
+    assert window.labels == [0, 0]
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(-5, 5), st.sampled_from(["boat", "noon"]), st.sampled_from([[], ["boat"], ["noon"]])),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_the_threshold_is_the_best_of_all(rows):
+    margins, texts, references = zip(*rows, strict=True)
+
+    def quality(threshold):
+        chosen = ["" if margin > threshold else text for margin, text in zip(margins, texts, strict=True)]
+        return metrics.spans(chosen, references).values["f1"]
+
+    best = quality(best_threshold(margins, texts, references))
+    for threshold in (*margins, *(margin - 1e-3 for margin in margins), -10, 0, 10):
+        assert quality(threshold) <= best + 1e-3

@@ -253,6 +253,30 @@ def test_a_batch_cut_anyhow_has_one_gradient(all_cases, tmp_path, task):
                 torch.testing.assert_close(mine, whole, atol=1e-6, rtol=1e-4)
 
 
+def test_questions_without_an_answer_are_learned_and_their_threshold_kept(all_cases, tmp_path):
+    folder, known = all_cases
+    case = known["extract"]
+    rows = [
+        {"question": "where", "context": f"{i:02} at the {place}", "answers": {"text": [place], "answer_start": [10]}}
+        for i, place in enumerate(PLACES * 6)
+    ]
+    none = [
+        {"question": "why", "context": f"{i:02} at the bay", "answers": {"text": [], "answer_start": []}}
+        for i in range(12)
+    ]
+    said: list[str] = []
+    run_options = options(folder, "extract", replace(case, rows=rows + none), lr=5e-3, max_steps=120)
+    run = train(case.base, small("full"), out=tmp_path, say=said.append, **run_options)
+    assert any("3 training rows are held out to choose when to answer nothing" in text for text in said)
+    assert run.metrics["unanswerable"] >= 90
+    assert run.metrics["answerable_em"] >= 90
+    again = load(tmp_path)
+    assert isinstance(again.task.task.null_threshold, float)
+    assert again.evaluate(run_options["eval"]).metrics == pytest.approx(run.metrics)
+    question = {"question": "why", "context": "05 at the bay"}
+    assert again([question]) == [""]
+
+
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "tag": ({"tokens": ["a", "b"], "tags": ["O"]}, "2 words and 1 tags"),
     "extract": ({"question": "a", "context": "b", "answers": "c"}, "'context' does not hold the answer 'c'"),

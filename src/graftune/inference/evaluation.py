@@ -71,6 +71,17 @@ def evaluate(
     return replace(evaluation, metrics={**evaluation.metrics, "loss": loss})
 
 
+def calibrated(
+    model: AdaptedModel, task: BoundTask, rows: Sequence[Row], adapter: str, encoder: PromptEncoder, batch_size: int
+) -> BoundTask:
+    """The task with settled what only a trained adapter can, by its answers to rows that it was not trained on."""
+    features = [task.encode(row, encoder) for row in rows]
+    with evaluating(model):
+        answers, _ = _answers(model, task, [part for own in features for part in own], adapter, batch_size, None)
+    results = iter(answers)
+    return task.calibrate(rows, features, [[next(results) for _ in own] for own in features])
+
+
 def _answers(
     model: AdaptedModel,
     task: BoundTask,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
 
@@ -93,6 +93,15 @@ class BoundTask(ABC):
     @abstractmethod
     def score(self, rows: Sequence[Row], features: Sequence[Sequence[Features]], answers: Sequence[Any]) -> Evaluation:
         """Metrics and predictions from the decoded answers of every row: a list per row, one for each feature."""
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether something is left open that only a trained adapter can settle."""
+        return False
+
+    def calibrate(self, rows: Sequence[Row], features: Sequence[Sequence[Features]], answers: Sequence[Any]) -> Self:
+        """The task with that settled, by answers on rows that the adapter was not trained on."""
+        return self
 
     def display(self, row: Row) -> str:
         """The input as a report shows it."""

@@ -64,7 +64,7 @@ class Classify(Task):
         return Head(self.name, "AutoModelForSequenceClassification", labels=self.known, pads=True)
 
     def bind(self, config: Any, processor: Any) -> BoundTask:
-        """Raises GraftuneError where the base knows no padding token, by which a decoder's head finds the last token."""
+        """Raises GraftuneError where the base knows no padding token, by which heads find the last token."""
         return BoundClassify(self, config, processor)
 
     def without_training(self) -> Task:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from itertools import pairwise
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -39,7 +41,8 @@ class Extract(Task):
     A text that does not fit is read in windows that overlap by `stride` tokens. The answer is the span with the largest
     sum of start and end logits over all windows, at most `longest` tokens long. A window that does not hold the answer
     is trained to point at its first position, whose logits are the score of having no answer; where the data has such
-    questions, the answer is "" if that score exceeds the best span's by more than `null_threshold`.
+    questions, the answer is "" if that score exceeds the best span's by more than `null_threshold`, by default the one
+    that gives the best F1 on a tenth of the training rows that are held out for it (0 before any training).
     """
 
     context: str = "context"
@@ -48,7 +51,7 @@ class Extract(Task):
     longest: int = 30
     window: int = 384
     unanswerable: bool | None = None
-    null_threshold: float = 0.0
+    null_threshold: float | None = None
 
     name: ClassVar[str] = "extract"
     metric: ClassVar[str] = "f1"
@@ -146,16 +149,10 @@ class BoundExtract(BoundTask):
 
     def score(self, rows: Sequence[Row], features: Sequence[Sequence[Features]], answers: Sequence[Any]) -> Evaluation:
         """Exact match and F1 of words as SQuAD has them, 0 to 100; of questions without an answer apart."""
-        texts, margins = [], []
-        for row, own, spans in zip(rows, features, answers, strict=True):
-            (score, first, last, _), window = max(zip(spans, own, strict=True), key=lambda pair: pair[0][0])
-            assert isinstance(window, Window)
-            # SQuAD 2.0: the least of the windows' null scores, against the best span.
-            margin = min(null for *_, null in spans) - score
-            empty = first > last or (self.task.unanswerable and margin > self.task.null_threshold)
-            margins.append(margin)
-            span = slice(0, 0) if empty else slice(window.offsets[first][0], window.offsets[last][1])
-            texts.append(row.columns[self.task.context][span].strip())  # some tokens begin with their space
+        spans = [self._best(*each) for each in zip(rows, features, answers, strict=True)]
+        threshold = (self.task.null_threshold or 0.0) if self.task.unanswerable else math.inf
+        texts = ["" if margin > threshold else text for text, margin in spans]
+        margins = [margin for _, margin in spans]
         references = [[answer.text for answer in row.target] for row in rows]
         scores = metrics.spans(texts, references)
         predictions = [
@@ -166,8 +163,45 @@ class BoundExtract(BoundTask):
         notes = {**scores.notes, "windows": f"{long} of {len(rows)} texts read in more than one window, {count} in all"}
         return Evaluation(scores.values, predictions, notes, scores.sums)
 
+    def _best(self, row: Row, features: Sequence[Features], answers: Sequence[Any]) -> tuple[str, float]:
+        """The best span of all windows, and by how much having no answer scores above it (SQuAD 2.0).
+
+        That score is the least of the windows'.
+        """
+        (score, first, last, _), window = max(zip(answers, features, strict=True), key=lambda pair: pair[0][0])
+        assert isinstance(window, Window)
+        span = slice(0, 0) if first > last else slice(window.offsets[first][0], window.offsets[last][1])
+        text = row.columns[self.task.context][span].strip()  # some tokens begin with their space
+        return text, min(null for *_, null in answers) - score
+
+    @property
+    def needs_calibration(self) -> bool:
+        return bool(self.task.unanswerable) and self.task.null_threshold is None
+
+    def calibrate(self, rows: Sequence[Row], features: Sequence[Sequence[Features]], answers: Sequence[Any]) -> Self:
+        """`null_threshold`: the one with the best mean F1 of these rows."""
+        spans = [self._best(*each) for each in zip(rows, features, answers, strict=True)]
+        references = [[answer.text for answer in row.target] for row in rows]
+        margins = [margin for _, margin in spans]
+        best = best_threshold(margins, [text for text, _ in spans], references)
+        return type(self)(replace(self.task, null_threshold=best), self.config, self.processor)
+
     def dummy_target(self, row: Row) -> Any:
         return ()
+
+
+def best_threshold(margins: Sequence[float], texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """The threshold on the margins, above which the answer is "", with the best mean F1; of equals the nearest to 0."""
+    own, none = (metrics.spans(side, references).sums for side in (texts, [""] * len(texts)))
+    assert own is not None and none is not None
+    edges = sorted(margins)
+    middles = [(a + b) / 2 for a, b in pairwise(edges)]
+    candidates = sorted({0.0, edges[0] - 1.0, edges[-1] + 1.0, *middles}, key=abs)
+
+    def quality(threshold: float) -> float:
+        return sum(none.rows[i][0] if margin > threshold else own.rows[i][0] for i, margin in enumerate(margins))
+
+    return max(candidates, key=quality)
 
 
 def located(answers: Sequence[Answer], text: str) -> tuple[int, int] | None:

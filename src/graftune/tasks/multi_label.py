@@ -23,7 +23,7 @@ from graftune.tasks.task import Task
 
 @dataclass(frozen=True)
 class MultiLabel(Task):
-    """The target is a list of labels, which may be empty; a label is predicted where its probability is over `threshold`.
+    """The target is a list of labels, which may be empty; a label is predicted above a probability.
 
     The loss of a row is the mean over labels of the binary cross-entropy.
     """

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from graftune.datasets.rows import Row, Table, bad_lines
+from graftune.datasets.splits import split_off
 from graftune.inference import evaluation
 from graftune.inference.running import first_virtual_id
 from graftune.methods.method import Method
 from graftune.model.adapted import AdaptedModel
 from graftune.model.adapter import Count
 from graftune.tasks import registry
-from graftune.tasks.bound import Evaluation
+from graftune.tasks.bound import BoundTask, Evaluation
 from graftune.tasks.features import PromptEncoder
 from graftune.tasks.writing import BoundWriting
 from graftune.training import distributed
@@ -26,8 +27,10 @@ from graftune.training.prepare import Experiment, template_of
 from graftune.training.recipe import Recipe
 from graftune.training.speed import fast
 from graftune.training.state import Progress
+from graftune.training.tables import Tables, key_of
 
 CURVE_ROWS = 64  # held-out rows behind each point of the curve
+CALIBRATION = 0.1  # of the training rows
 
 Say = Callable[[str], None]
 
@@ -41,6 +44,7 @@ class TrainedAdapter:
     count: Count
     progress: Progress
     budget: Budget
+    task: BoundTask
     encoder: PromptEncoder
     truncated: int
 
@@ -72,6 +76,7 @@ def train_adapter(
     model.add(name, method, heads=heads, labels=labels, seed=recipe.seed)
     try:
         encoder = encoder_of(experiment, recipe, method, model)
+        experiment, calibration = without_calibration(experiment, recipe, say)
         nothing = EncodedTable([], 0, {})
         train, held = encode(experiment, encoder, recipe, say) if method.trainable else (nothing, nothing)
         budget = budget_of(recipe, method, len(train.features), model)
@@ -93,10 +98,25 @@ def train_adapter(
                     folder=folder,
                     resume=resume,
                 )
+        if calibration is not None and method.trainable:
+            task = evaluation.calibrated(model, task, calibration.rows, name, encoder, 2 * recipe.batch_size)
     except BaseException:
         model.close()  # the base is shared with the next run
         raise
-    return TrainedAdapter(model, name, count, progress, budget, encoder, train.truncated)
+    return TrainedAdapter(model, name, count, progress, budget, task, encoder, train.truncated)
+
+
+def without_calibration(experiment: Experiment, recipe: Recipe, say: Say) -> tuple[Experiment, Table | None]:
+    """The experiment without the training rows that are held out to settle what only a trained adapter can, and these.
+
+    None where nothing is to be settled.
+    """
+    if not experiment.task.needs_calibration:
+        return experiment, None
+    key = key_of(experiment.task.task)
+    train, held = split_off(experiment.tables.train, CALIBRATION, recipe.seed, lambda row: bool(row.target), key)
+    say(f"{len(held.rows)} training rows are held out to choose when to answer nothing")
+    return replace(experiment, tables=Tables(train, experiment.tables.eval)), held
 
 
 def encoder_of(experiment: Experiment, recipe: Recipe, method: Method, model: AdaptedModel) -> PromptEncoder:
@@ -145,7 +165,7 @@ def evaluate(
     """The trained adapter on the evaluation data."""
     return evaluation.evaluate(
         trained.model,
-        experiment.task,
+        trained.task,
         experiment.tables.eval.rows,
         trained.name,
         trained.encoder.template,
@@ -159,7 +179,7 @@ def use_of(trained: TrainedAdapter, experiment: Experiment, recipe: Recipe) -> d
     """What it takes to use the adapter later as the run did."""
     return {
         "base": recipe.base,
-        "task": registry.state_of(experiment.task.task),
+        "task": registry.state_of(trained.task.task),
         "template": trained.encoder.template.text,
         "max_length": recipe.max_length,
         "precision": recipe.precision,
