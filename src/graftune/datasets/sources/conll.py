@@ -16,10 +16,12 @@ LOOKED_AT = 200  # lines that tell whether a text has columns
 def read(path: Path, shown: str) -> Records:
     """Sentences as columns `tokens` (the first field of each line) and `tags` (the last), by their first lines.
 
-    Document marks and comments (a line that starts with # and has another number of fields) are left out.
+    Document marks and comments (a line that starts with # and does not end on a tag of other lines) are left out.
     """
     lines = whole(path, shown).split("\n")
-    width = next((len(fields(line)) for line in lines if line.strip() and not _aside(line)), 0)
+    words = [found for line in lines if not _aside(line) and (found := fields(line))]
+    width = len(words[0]) if words else 0
+    known = {found[-1] for found in words}
     records: list[Record] = []
     problems: dict[int, str] = {}
     sentence: list[list[str]] = []
@@ -31,7 +33,7 @@ def read(path: Path, shown: str) -> Records:
                 tokens, tags = [one[0] for one in sentence], [one[-1] for one in sentence]
                 records.append(Record(start, {"tokens": tokens, "tags": tags}))
             sentence, wrong = [], False
-        elif found[0] == DOCUMENT or (line.startswith("#") and len(found) != width):
+        elif found[0] == DOCUMENT or (line.startswith("#") and found[-1] not in known):
             continue
         elif len(found) != width or width < 2:
             expected = f"the first line has {width}" if width > 1 else "a word and its tag were expected"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from graftune.datasets.values.classes import label
+from graftune.datasets.values.downloads import downloaded
 from graftune.datasets.values.scalars import InvalidValue, is_list, number, parsed, short
 
 Box = tuple[float, float, float, float]
@@ -27,7 +28,7 @@ CHECKED = 2**16  # images known to be good; a row is read again whenever it is u
 def image(value: Any, folder: Path) -> Path | bytes:
     """The file of an image, or its bytes as data sets of the Hub have them; it is decoded once, as a test.
 
-    An address (http, https) is downloaded once, into the cache of `datasets`.
+    An address (http, https) is downloaded once.
     """
     from PIL import Image
 
@@ -38,7 +39,7 @@ def image(value: Any, folder: Path) -> Path | bytes:
         value.save(held, format="PNG")
         value = held.getvalue()
     if isinstance(value, str):
-        value = _downloaded(value) if value.startswith(("http://", "https://")) else folder / value
+        value = downloaded(value) if value.startswith(("http://", "https://")) else folder / value
     if not isinstance(value, Path | bytes):
         raise InvalidValue(f"is a {type(value).__name__}, not an image or the path of one")
     if isinstance(value, bytes):
@@ -81,15 +82,6 @@ def _decode_once(key: Any, held: _Held) -> None:
         raise InvalidValue(f"is an image of too many pixels ({error})") from error
     except Exception as error:  # Pillow's many readers raise almost anything for a broken file
         raise InvalidValue(f"is no readable image ({type(error).__name__}: {error})") from error
-
-
-def _downloaded(address: str) -> Path:
-    import datasets
-
-    try:
-        return Path(datasets.DownloadManager().download(address))
-    except Exception as error:  # aiohttp, fsspec and the system each have errors of their own
-        raise InvalidValue(f"could not be downloaded ({address}: {type(error).__name__}: {error})") from error
 
 
 def objects(value: Any, folder: Path) -> tuple[tuple[str, Box], ...]:
