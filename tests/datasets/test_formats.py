@@ -146,7 +146,7 @@ ROWS: dict[str, list[tuple[object, object]]] = {
     "reviews_excel.csv": [(text, "5" if label == "positive" else "1") for text, label in REVIEW_ROWS],
     "nli.jsonl": [("A man repairs a bicycle in the yard.", "entailment")],
     "paraphrases.csv": [("How do I bake bread?", "1"), ("How do I bake bread?", "0")],
-    "similarity.tsv": [("How do I bake bread?", 4.5), ("How do I bake bread?", 0.1)],
+    "similarity.tsv": [("How do I bake bread?", (4.5,)), ("How do I bake bread?", (0.1,))],
     **dict.fromkeys((file for file, _ in COMMANDS if file.startswith("entities")), ENTITIES),
     "squad.json": [
         ("When was the mill built?", (("1871", 22),)),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 from transformers import GPT2Config
 
-from graftune.datasets import Row
+from graftune.datasets import Row, read
+from graftune.datasets.rows import rows_of
 from graftune.errors import GraftuneError
 from graftune.tasks import Instruct
 from graftune.tasks.features import PromptEncoder
 from graftune.templates import Template
 from graftune.templates.template import tokens
+from training.tiny import write
 
 from .conftest import byte_level
 
@@ -79,6 +81,28 @@ def test_what_is_too_long_loses_its_oldest_messages_first():
     assert less.ids[-2:] == short.ids[-2:]
     with pytest.raises(GraftuneError, match="line 1: the sequence is too long"):
         bound(tokenizer).encode(Row(TALK, "x", 1), PromptEncoder(tokenizer, Template(), FIRST, 12))
+
+
+ALPACA = [
+    {"instruction": "sum", "input": "1 2", "output": "3"},
+    {"instruction": "greet", "input": "", "output": "hi"},
+]
+
+
+def test_alpacas_input_is_read_and_a_misspelt_context_refused(tmp_path):
+    rows = read(write(tmp_path / "a.jsonl", ALPACA), columns=Instruct.columns).rows
+    task = Instruct().fit(rows)
+    assert task.context == "input"
+    assert [task.messages(row)[-1][1] for row in rows] == ["sum\n\n1 2", "greet"]
+    assert Instruct(context="").fit(rows).messages(rows[0])[-1][1] == "sum"
+    with pytest.raises(GraftuneError, match="unknown column 'inputt'"):
+        Instruct(context="inputt").fit(rows)
+    # a file without an instruction has its question in `input`
+    plain = read(write(tmp_path / "b.jsonl", [{"input": "1 2", "output": "3"}]), columns=Instruct.columns).rows
+    assert Instruct().fit(plain).context == ""
+    # what is typed in has only what was given
+    assert task.messages(rows_of(["sum"], Instruct.columns)[0])[-1][1] == "sum"
+    assert task.messages(rows_of([ALPACA[0]], Instruct.columns)[0])[-1][1] == "sum\n\n1 2"
 
 
 def test_a_context_column_follows_the_instruction():

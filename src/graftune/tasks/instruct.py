@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from graftune.datasets import values
 from graftune.datasets.columns import Columns
 from graftune.datasets.rows import Row
+from graftune.errors import unknown
 from graftune.tasks import metrics
 from graftune.tasks.bound import BoundTask
 from graftune.tasks.features import PromptEncoder, TooLong
@@ -20,6 +21,8 @@ PLAIN = (
     "{% for message in messages %}### {{ message['role'] | capitalize }}:\n{{ message['content'] }}\n\n{% endfor %}"
     "{% if add_generation_prompt %}### Assistant:\n{% endif %}"
 )
+LOOKED_AT = 1000  # rows that show whether there is a context
+CONTEXTS = ("input", "context")
 _SLOT = "GRAFTUNE-INPUT-SLOT"
 Conversation = tuple[tuple[str, str], ...]
 
@@ -31,6 +34,12 @@ def examples(given: Any, wanted: Any) -> list[tuple[Any, Any]]:
     return [(given[:place], text) for place, (role, text) in enumerate(given) if role == "assistant" and place]
 
 
+def _is_context(row: Row, name: str) -> bool:
+    """Whether a column has text that is not the instruction itself."""
+    text = row.columns.get(name, "").strip()
+    return bool(text) and text != row.input[-1][1].strip()
+
+
 @dataclass(frozen=True)
 class Instruct(WritingTask):
     """Input: an instruction, or a conversation in a column `messages`; target: the assistant's answer.
@@ -38,7 +47,8 @@ class Instruct(WritingTask):
     Both are rendered by the tokenizer's own chat template, a plain one where it has none; the loss is on answers
     alone. A conversation with several answers makes one example for each. `system` is a first message for all.
     Where it is too long, the oldest messages are left out, then the end of the last question. `context` names a column
-    whose text, where there is any, follows the instruction.
+    whose text, where there is any, follows the instruction: by default Alpaca's `input`, or `context`, where the data
+    has one beside the instruction; "" turns it off.
     """
 
     max_new_tokens: int = 128
@@ -58,6 +68,23 @@ class Instruct(WritingTask):
 
     def __post_init__(self) -> None:
         self.check_lengths()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.context,) if self.context else ()
+
+    def fit(self, rows: Sequence[Row]) -> Self:
+        """`context`: a usual column with text of its own. Raises GraftuneError for a named one that is not there."""
+        if self.context == "":
+            return self
+        sample = rows[:LOOKED_AT]
+        columns = {name for row in sample for name in row.columns}
+        if self.context is not None:
+            if columns and self.context not in columns:
+                raise unknown("column", self.context, columns)
+            return self
+        found = (name for name in CONTEXTS if name in columns and any(_is_context(row, name) for row in sample))
+        return replace(self, context=next(found, ""))
 
     @property
     def instruction(self) -> str:
