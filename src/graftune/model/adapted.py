@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from graftune.model.recompute import RecomputeWithoutDropout, checkpointed, refu
 from graftune.model.routing import InUse, Names, Routing
 from graftune.model.trainer_support import TrainerSupport, signed_by_base
 from graftune.model.visual import VisualPrompts
-from graftune.parts import HiddenRows, KeyValueRows, LayerSite
+from graftune.parts import HiddenRows, KeyValueRows, LayerSite, NamedModules, ParameterCopy
 
 
 class AdaptedModel(TrainerSupport):
@@ -50,12 +50,12 @@ class AdaptedModel(TrainerSupport):
         self.base.requires_grad_(False)
         self.tokenizer = tokenizer
         self.base_dropout = base_dropout
-        self.adapters = nn.ModuleDict()
+        self.adapters: nn.ModuleDict = NamedModules()
         self.anatomy = Anatomy(base)
         self._routing = Routing()
         self._prefixes = Prefixes(self.anatomy, self._routing)
         self._visual = VisualPrompts(self.anatomy, self._routing)
-        self._handles: dict[str, list[Handle]] = {}
+        self._attached: dict[str, ExitStack] = {}
         self._recomputing: list[Handle] = []
         self._in_use: Names = None
         accepted = self.signature.parameters
@@ -95,13 +95,7 @@ class AdaptedModel(TrainerSupport):
         ``labels`` are class names for methods that start from them; ``seed`` fixes the start values.
         Raises GraftuneError for a name in use, a name with a dot, or a method that fits no site.
         """
-        if name in self.adapters or not name or "." in name:
-            raise GraftuneError(
-                "this adapter name cannot be used",
-                received=repr(name),
-                expected="a name without dots that no adapter has yet",
-                do=f"remove {name!r} first, or choose another name",
-            )
+        self._check_name(name)
         context = Context(self.base, self.anatomy, self.tokenizer, labels)
         self._routing.set(None, 1, ())  # a method may run the base, as it is
         with torch.random.fork_rng(enabled=seed is not None):
@@ -118,7 +112,11 @@ class AdaptedModel(TrainerSupport):
         return self.attach(name, adapter)
 
     def attach(self, name: str, adapter: Adapter) -> Adapter:
-        """Register an adapter's hooks under a name. Raises GraftuneError for a shift of positions that are fixed."""
+        """Register an adapter's hooks under a name, or none of them.
+
+        Raises GraftuneError for a name that ``add`` would not take, or a shift of positions that are fixed.
+        """
+        self._check_name(name)
         if adapter.offset and not self._inputs.shiftable:
             raise GraftuneError(
                 "this base does not let its positions be shifted",
@@ -126,27 +124,42 @@ class AdaptedModel(TrainerSupport):
                 expected="a base that takes position_ids",
                 do="leave positions where they are: shift_positions=False",
             )
-        handles: list[Handle] = []
-        for key, part in adapter.parts.items():
-            site = adapter.sites[key]
-            if isinstance(part, KeyValueRows):
-                handles.append(self._prefixes.add(name, site, part))
-            elif isinstance(part, HiddenRows):
-                assert isinstance(site, LayerSite)
-                handles.append(self._visual.add(name, site, part))
-            else:
-                handles += attach(part, Graft(name, site, self.anatomy, self._routing, self._inputs.layout))
-        self.adapters[name] = adapter
-        self._handles[name] = handles
-        self.train(self.training)
+        # Copies first: in a mixed batch they run their module again, and what is added to it comes behind.
+        keys = sorted(adapter.parts, key=lambda key: not isinstance(adapter.parts[key], ParameterCopy))
+        with ExitStack() as stack:
+            for key in keys:
+                for handle in self._hooks(name, adapter, key):
+                    stack.callback(handle.remove)
+            self.adapters[name] = adapter
+            stack.callback(self.adapters.pop, name)
+            self.train(self.training)
+            self._attached[name] = stack.pop_all()
         return adapter
+
+    def _hooks(self, name: str, adapter: Adapter, key: str) -> Iterator[Handle]:
+        """Attach one part of an adapter."""
+        part, site = adapter.parts[key], adapter.sites[key]
+        if isinstance(part, KeyValueRows):
+            yield self._prefixes.add(name, site, part)
+        elif isinstance(part, HiddenRows):
+            assert isinstance(site, LayerSite)
+            yield self._visual.add(name, site, part)
+        else:
+            yield from attach(part, Graft(name, adapter, site, self.anatomy, self._routing, self._inputs.layout))
+
+    def _check_name(self, name: str) -> None:
+        if not isinstance(name, str) or not name or "." in name or name in self.adapters:
+            raise GraftuneError(
+                "this adapter name cannot be used",
+                received=repr(name),
+                expected="a name without dots that no adapter has yet",
+                do=f"remove {name!r} first, or choose another name",
+            )
 
     def remove(self, name: str) -> None:
         """Take an adapter away; with the last one the base is as it was before."""
         self.adapter(name)
-        for handle in self._handles.pop(name):
-            handle.remove()
-        del self.adapters[name]
+        self._attached.pop(name).close()
         if name in _named(self._in_use):
             self._in_use = None
 

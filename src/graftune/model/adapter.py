@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from graftune.errors import GraftuneError
 from graftune.methods.method import Method
-from graftune.parts import Generator, KeyValueRows, ParameterCopy, Rows, Site, TokenRows
+from graftune.parts import Generator, KeyValueRows, NamedModules, ParameterCopy, Rows, Site, TokenRows
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Adapter(nn.Module):
         self.method = method
         self.heads = heads
         self.sites: dict[str, Site] = {}
-        self.parts = nn.ModuleDict()
+        self.parts: nn.ModuleDict = NamedModules()
         for site, part in grafts:
             key = escape(site.key)
             if isinstance(part, ParameterCopy):
                 key += "/="  # a module may hold copies of its parameters beside another part
                 known = dict(self.parts.items()).get(key)
                 if isinstance(known, ParameterCopy):  # a head's copies join those of the method
-                    known.copies.update(part.copies)
+                    known.copies.update(part.copies.items())
                     known.alias.update(part.alias)
                     continue
             if key in self.parts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from graftune.errors import GraftuneError
+from graftune.model.adapter import Adapter
 from graftune.model.anatomy import Anatomy
 from graftune.model.layers import weight_of
 from graftune.model.layout import Layout
@@ -44,13 +45,25 @@ class Registration:
 class Graft:
     """What a part needs to know where it is attached."""
 
-    def __init__(self, name: str, site: Site, anatomy: Anatomy, routing: Routing, layout: Layout) -> None:
+    def __init__(
+        self, name: str, adapter: Adapter, site: Site, anatomy: Anatomy, routing: Routing, layout: Layout
+    ) -> None:
         self.name, self.site, self.anatomy, self.routing, self.layout = name, site, anatomy, routing, layout
+        #: The adapter's own copies of the module's parameters.
+        self.copies: dict[str, nn.Parameter] = {}
+        for part in adapter.at(site.path):
+            if isinstance(part, ParameterCopy):
+                self.copies.update(part())
 
     @property
     def module(self) -> nn.Module:
         """The module of the base at this site."""
         return self.anatomy.modules[self.site.path]
+
+    def parameter(self, name: str) -> Tensor | None:
+        """A parameter of the module as this adapter has it."""
+        original: Tensor | None = getattr(self.module, name, None)
+        return self.copies[name].to(original.dtype) if original is not None and name in self.copies else original
 
     def active(self) -> bool:
         return self.name in self.routing.active
@@ -67,41 +80,41 @@ class Graft:
 
 
 @singledispatch
-def attach(part: nn.Module, graft: Graft) -> list[Handle]:
-    """Register the hooks of ``part`` at the graft's site and return their handles."""
+def attach(part: nn.Module, graft: Graft) -> Iterator[Handle]:
+    """Register the hooks of ``part`` at the graft's site, and give the handle of each as soon as it is there."""
     raise TypeError(f"no attachment for {type(part).__name__}")
 
 
 @attach.register
-def _(part: TokenRows, graft: Graft) -> list[Handle]:
+def _(part: TokenRows, graft: Graft) -> Iterator[Handle]:
     def write(module: nn.Module, args: tuple[Any, ...], embedded: Tensor) -> Tensor | None:
         virtual = graft.layout.virtual_of(embedded) if graft.active() else None
         if virtual is None:
             return None
         return graft.on_rows(part, embedded, virtual)
 
-    return [graft.module.register_forward_hook(write)]
+    yield graft.module.register_forward_hook(write)
 
 
 @attach.register
-def _(part: LowRank, graft: Graft) -> list[Handle]:
+def _(part: LowRank, graft: Graft) -> Iterator[Handle]:
     site = graft.site
     assert isinstance(site, LinearSite)
 
     def change(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         if not graft.active():
             return None
-        weight, bias = weight_of(module), getattr(module, "bias", None)
+        weight, bias = weight_of(module, graft.parameter("weight")), graft.parameter("bias")
         if site.start is not None:
             weight = weight[site.columns]
             bias = None if bias is None else bias[site.columns]
         return _columns(site, output, lambda y: graft.on_rows(lambda y, x: part(x, y, weight, bias), y, args[0]))
 
-    return [graft.module.register_forward_hook(change)]
+    yield graft.module.register_forward_hook(change)
 
 
 @attach.register
-def _(part: Scale, graft: Graft) -> list[Handle]:
+def _(part: Scale, graft: Graft) -> Iterator[Handle]:
     site = graft.site
     assert isinstance(site, LinearSite)
 
@@ -112,12 +125,13 @@ def _(part: Scale, graft: Graft) -> list[Handle]:
         return _columns(site, output, lambda y: graft.on_rows(part, y)) if graft.active() else None
 
     if part.on == "input":
-        return [graft.module.register_forward_pre_hook(scale_input)]
-    return [graft.module.register_forward_hook(scale_output)]
+        yield graft.module.register_forward_pre_hook(scale_input)
+    else:
+        yield graft.module.register_forward_hook(scale_output)
 
 
 @attach.register
-def _(part: Bias, graft: Graft) -> list[Handle]:
+def _(part: Bias, graft: Graft) -> Iterator[Handle]:
     site = graft.site
 
     def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
@@ -125,11 +139,11 @@ def _(part: Bias, graft: Graft) -> list[Handle]:
             return None
         return _columns(site, output, lambda y: graft.on_rows(lambda y: y + part(y), y))
 
-    return [graft.module.register_forward_hook(add)]
+    yield graft.module.register_forward_hook(add)
 
 
 @attach.register
-def _(part: Bottleneck, graft: Graft) -> list[Handle]:
+def _(part: Bottleneck, graft: Graft) -> Iterator[Handle]:
     site = graft.site
     assert isinstance(site, SubLayerSite)
     modules = graft.anatomy.modules
@@ -153,17 +167,16 @@ def _(part: Bottleneck, graft: Graft) -> list[Handle]:
             return None
         return graft.on_rows(function, output, stream.pop() if part.reads != "output" else None)
 
-    handles: list[Handle] = [graft.module.register_forward_hook(add)]
+    yield graft.module.register_forward_hook(add)
     if part.reads == "input":
-        handles.append(modules[site.first].register_forward_pre_hook(remember))
+        yield modules[site.first].register_forward_pre_hook(remember)
     elif part.reads == "residual":
         # Pre-norm: the norm reads the residual stream. Post-norm: the sub-layer itself does.
-        handles.append(modules[site.norm_before or site.first].register_forward_pre_hook(remember))
-    return handles
+        yield modules[site.norm_before or site.first].register_forward_pre_hook(remember)
 
 
 @attach.register
-def _(part: ParameterCopy, graft: Graft) -> list[Handle]:
+def _(part: ParameterCopy, graft: Graft) -> Iterator[Handle]:
     swapped: dict[str, nn.Parameter | None] = {}
     owner, reader = graft.module, graft.anatomy.reader(graft.site.path)
 
@@ -215,10 +228,8 @@ def _(part: ParameterCopy, graft: Graft) -> list[Handle]:
         whole = output.expand(batch, *output.shape[1:]) if output.shape[0] == 1 else output
         return whole.index_copy(0, rows, mine.expand(len(rows), *mine.shape[1:]).to(whole.dtype))
 
-    return [
-        reader.register_forward_pre_hook(before, with_kwargs=True),
-        reader.register_forward_hook(after, with_kwargs=True, always_call=True),
-    ]
+    yield reader.register_forward_pre_hook(before, with_kwargs=True)
+    yield reader.register_forward_hook(after, with_kwargs=True, always_call=True)
 
 
 def _columns(site: Site, output: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:

@@ -95,17 +95,18 @@ def intercept(base: nn.Module) -> None:
 
     Raises GraftuneError where that is impossible.
     """
-    for config in _configs(base):
-        name = config._attn_implementation
-        if name in SUPPORTED:
-            config._attn_implementation_internal = PREFIX + name
-        elif name is not None and not name.startswith(PREFIX):
+    configs = _configs(base)
+    for name in (config._attn_implementation for config in configs):
+        if name is not None and name.removeprefix(PREFIX) not in SUPPORTED:
             raise GraftuneError(
                 "this attention implementation cannot take key/value rows",
                 received=f"attn_implementation={name!r}",
                 expected=" or ".join(map(repr, SUPPORTED)),
                 do='load the base with attn_implementation="sdpa"',
             )
+    for config in configs:
+        if config._attn_implementation in SUPPORTED:
+            config._attn_implementation_internal = PREFIX + config._attn_implementation
     _users[base] = _users.get(base, 0) + 1
 
 

@@ -125,8 +125,9 @@ class Context:
 
     @cached_property
     def parameters(self) -> list[str]:
-        """Names of the base's parameters; tied ones once."""
-        return [name for name, _ in self.base.named_parameters()]
+        """Names of the base's parameters; tied ones once, and none that it computes and does not store (sines)."""
+        computed = self.base._keys_to_ignore_on_save or ()
+        return [name for name, _ in self.base.named_parameters() if name not in computed]
 
     def in_head(self, name: str) -> bool:
         """Whether a parameter belongs to a head rather than to the trunk."""

@@ -34,9 +34,11 @@ def is_linear(module: nn.Module | None) -> bool:
     return isinstance(module, nn.Linear | Conv1D)
 
 
-def weight_of(module: nn.Module) -> Tensor:
-    """The weight of a linear map as (d_out, d_in); GPT-2's Conv1D keeps it the other way round."""
-    weight: Tensor = module.weight  # type: ignore[assignment]
+def weight_of(module: nn.Module, weight: Tensor | None = None) -> Tensor:
+    """The weight of a linear map, or another in its place, as (d_out, d_in); GPT-2's Conv1D keeps it transposed."""
+    if weight is None:
+        weight = module.weight  # type: ignore[assignment]
+    assert weight is not None
     return weight.T if isinstance(module, Conv1D) else weight
 
 

@@ -13,14 +13,16 @@ from graftune.model import attention
 from graftune.model.adapter import Adapter
 from graftune.model.anatomy import Anatomy
 from graftune.model.layers import refuse_quantized, weight_of
+from graftune.model.ties import own, shared_parameters, ties, untie
 from graftune.parts import LinearSite, LowRank, ParameterCopy, Scale
 
 
 def merged(base: PreTrainedModel, anatomy: Anatomy, adapter: Adapter) -> PreTrainedModel:
     """A plain Transformers model that computes what base and adapter compute together.
 
-    LoRA and DoRA: W'; IA3: W' = diag(l) W or W diag(l); copies: their values. Raises GraftuneError for parts
-    that no weights can express, and for a quantized base.
+    LoRA and DoRA: W'; IA3: W' = diag(l) W or W diag(l); copies: their values. Where W is tied to another module's
+    weight, W' is a weight of its own, and the config of the copy says that nothing is tied. Raises GraftuneError for
+    parts that no weights can express, for a quantized base, and for a tie that the base's config cannot undo.
     """
     for key, part in adapter.parts.items():
         if not isinstance(part, LowRank | Scale | ParameterCopy):
@@ -37,30 +39,45 @@ def merged(base: PreTrainedModel, anatomy: Anatomy, adapter: Adapter) -> PreTrai
         module._forward_hooks.clear()
         module._forward_pre_hooks.clear()
     attention.release(clone)
+    clone.eval()
+    tied = ties(clone)
     modules = dict(clone.named_modules())
     with torch.no_grad():
+        _copies(adapter, modules)
+        shared = shared_parameters(clone)
         for key, part in adapter.parts.items():
             site = adapter.sites[key]
-            module = modules[site.path]
-            if isinstance(part, ParameterCopy):
-                for name, value in part().items():
-                    module._parameters[name].copy_(value)
-                continue
-            assert isinstance(site, LinearSite)
-            weight = weight_of(module)
-            span = site.columns
-            if isinstance(part, LowRank):
-                weight[span] = part.merged(weight[span])
-            elif isinstance(part, Scale):
-                _scale(part, module, weight, span)
-    return clone.eval()
+            if isinstance(site, LinearSite):
+                _change(part, modules[site.path], site, shared)
+        if ties(clone) != tied:
+            untie(clone)
+    return clone
 
 
-def _scale(part: Scale, module: nn.Module, weight: torch.Tensor, span: slice | list[int]) -> None:
-    if part.on == "input":
+def _copies(adapter: Adapter, modules: dict[str, nn.Module]) -> None:
+    """Put trained copies in place; those that modules share stay shared."""
+    made: dict[tuple[nn.Parameter, torch.dtype], nn.Parameter] = {}
+    for key, part in adapter.parts.items():
+        if not isinstance(part, ParameterCopy):
+            continue
+        module = modules[adapter.sites[key].path]
+        for name, value in part().items():
+            dtype = module._parameters[name].dtype  # type: ignore[union-attr]
+            fresh = nn.Parameter(value.detach().to(dtype, copy=True), requires_grad=False)
+            module._parameters[name] = made.setdefault((value, dtype), fresh)
+
+
+def _change(part: nn.Module, module: nn.Module, site: LinearSite, shared: set[nn.Parameter]) -> None:
+    """Fold a change of one linear map into its weight and bias; what other modules hold too, they keep."""
+    for name in ("weight", "bias"):
+        if module._parameters.get(name) in shared:
+            own(module, name)
+    weight, bias, span = weight_of(module), module._parameters.get("bias"), site.columns
+    if isinstance(part, LowRank):
+        weight[span] = part.merged(weight[span])
+    elif isinstance(part, Scale) and part.on == "input":
         weight.mul_(part.scale)
-        return
-    weight[span] *= part.scale[:, None]
-    bias = module._parameters.get("bias")
-    if bias is not None:
-        bias[span] *= part.scale
+    elif isinstance(part, Scale):
+        weight[span] *= part.scale[:, None]
+        if bias is not None:
+            bias[span] *= part.scale

@@ -23,11 +23,12 @@ class Prefixes:
 
     def add(self, name: str, site: Site, part: KeyValueRows) -> Registration:
         """Attach rows for one adapter at one attention."""
+        module = self.anatomy.modules[site.path]
         if not self.parts:
             attention.intercept(self.anatomy.base)
         if site.path not in self.parts:
             rows = self.parts[site.path] = {}
-            attention.extend(self.anatomy.modules[site.path], self._extension(rows))
+            attention.extend(module, self._extension(rows))
         self.parts[site.path][name] = part
         return Registration(partial(self.drop, name, site.path))
 

@@ -1,6 +1,7 @@
 """The seven parts every method is built from, and the generators that may produce their rows."""
 
 from graftune.parts.generators import Generator, PromptLSTM, PromptMLP, TableMLP
+from graftune.parts.named import NamedModules, NamedParameters
 from graftune.parts.output_function import Bias, Bottleneck
 from graftune.parts.parameter_copy import ParameterCopy
 from graftune.parts.rows import HiddenRows, KeyValueRows, Rows, TokenRows
@@ -21,6 +22,8 @@ __all__ = [
     "LinearSite",
     "LowRank",
     "ModuleSite",
+    "NamedModules",
+    "NamedParameters",
     "ParameterCopy",
     "PromptLSTM",
     "PromptMLP",
