@@ -111,8 +111,12 @@ class BoundWriting(BoundTask):
             }
         return inputs(features, self.pad_id) | {
             "labels": pad([item.labels for item in features], IGNORED),
-            "decoder_input_ids": pad([[self.start, *item.labels[:-1]] for item in features], self.pad_id),
+            "decoder_input_ids": pad([self.decoder_inputs(item.labels) for item in features], self.pad_id),
         }
+
+    def decoder_inputs(self, labels: Sequence[int]) -> list[int]:
+        """The labels, one later, after the token that starts a text."""
+        return [int(self.start or 0), *labels[:-1]]
 
     def next_tokens(self, batch: Batch) -> Tensor:
         """Each position predicts the label of the next; a decoder's inputs are one later already."""

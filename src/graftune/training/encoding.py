@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import overload
 
@@ -130,9 +131,7 @@ def cache_key(table: Table, task: BoundTask, encoder: PromptEncoder) -> str:
 def _write(table: Table, task: BoundTask, encoder: PromptEncoder, processes: int, folder: Path) -> None:
     """Encode a share of the rows in each process, a file each."""
     bounds = [round(len(table.rows) * n / processes) for n in range(processes + 1)]
-    shares = [
-        (task, encoder, table.rows[a:b], folder, n) for n, (a, b) in enumerate(zip(bounds, bounds[1:], strict=False))
-    ]
+    shares = [(task, encoder, table.rows[a:b], folder, n) for n, (a, b) in enumerate(pairwise(bounds))]
     if processes > 1 and "fork" in multiprocessing.get_all_start_methods():
         context = multiprocessing.get_context("fork")  # the rows and the tokenizer are there already
         running = [context.Process(target=_write_share, args=share) for share in shares]
