@@ -13,6 +13,7 @@ import numpy
 from graftune.datasets.columns import Columns, cell, texts
 from graftune.datasets.sources.records import Record, Records
 from graftune.datasets.values import InvalidValue
+from graftune.errors import GraftuneError
 
 AT_ONCE = 2**20  # rows whose lines are compared at a time
 
@@ -98,6 +99,17 @@ class Rows(Sequence[Row]):
         return next(iter(self._chosen(slice(place, place + 1))))
 
     def __iter__(self) -> Iterator[Row]:
+        try:
+            yield from self._each()
+        except (InvalidValue, OSError, IndexError) as error:
+            raise GraftuneError(
+                "a row cannot be read any more",
+                received=f"{type(error).__name__}: {error}",
+                expected="data that stay as they are while they are in use",
+                do="start again with the data as they are now",
+            ) from error
+
+    def _each(self) -> Iterator[Row]:
         if self._examples is None:
             for record in self._records.at(map(int, self._positions)):
                 yield self._make(record)[0]

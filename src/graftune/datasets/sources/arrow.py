@@ -89,6 +89,16 @@ def shards(paths: Sequence[Path], shown: str) -> Records:
         raise unreadable(shown, "Parquet file", error) from error
 
 
+def stored(path: Path, shown: str) -> Records:
+    """An .arrow file, mapped from the disk. Raises GraftuneError where it cannot be read."""
+    import datasets
+
+    try:
+        return ArrowRecords(datasets.Dataset.from_file(str(path)))
+    except Exception as error:  # as above
+        raise unreadable(shown, "Arrow file", error) from error
+
+
 def saved(folder: Path) -> Records:
     """A folder of `Dataset.save_to_disk`, or the split `train` of one of `DatasetDict.save_to_disk`."""
     import datasets

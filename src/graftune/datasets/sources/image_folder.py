@@ -12,13 +12,17 @@ IMAGES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".web
 
 
 def classes(folder: Path) -> list[Path]:
-    """The folders in it that hold images."""
-    return [one for one in sorted(folder.iterdir()) if one.is_dir() and images(one)]
+    """The folders in it that hold images; hidden ones are none."""
+    return [one for one in sorted(folder.iterdir()) if one.is_dir() and not _hidden(one) and images(one)]
 
 
 def images(folder: Path) -> list[Path]:
     """The images of a folder in order of their names; hidden files are none."""
-    return [one for one in sorted(folder.iterdir()) if one.suffix.lower() in IMAGES and not one.name.startswith(".")]
+    return [one for one in sorted(folder.iterdir()) if one.suffix.lower() in IMAGES and not _hidden(one)]
+
+
+def _hidden(path: Path) -> bool:
+    return path.name.startswith(".")
 
 
 def read(folder: Path) -> Records:

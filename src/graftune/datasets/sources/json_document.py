@@ -44,24 +44,25 @@ def rows(document: Any, folder: Path, shown: str) -> Records:
     if coco.is_coco(document):
         return coco.records(document, folder)
     tables = {name: value for name, value in document.items() if _is_table(value)}
-    if len(tables) == 1:
-        (name, table) = next(iter(tables.items()))
-        if all("paragraphs" in one for one in table):
-            return numbered(_questions(table))
-        if name == "data" or not _is_columns(document):
-            return numbered(table)
+    table = tables.get("data") or (next(iter(tables.values())) if len(tables) == 1 else None)
+    if table and all("paragraphs" in one for one in table):
+        return numbered(_questions(table))
+    if table and ("data" in tables or len(document) == 1 or not _is_columns(document)):
+        return numbered(table)
     if _is_columns(document):
         return numbered(dict(zip(document, row, strict=True)) for row in zip(*document.values(), strict=True))
     if _is_frame(document):
         keys = next(iter(document.values()))
         return numbered({name: column[key] for name, column in document.items()} for key in keys)
-    if not tables and not all(isinstance(value, list | dict) for value in document.values()):
+    if document and not tables:
         return numbered([document])
     raise _no_rows(shown, "an object with " + (", ".join(map(repr, document)) or "nothing"))
 
 
 def _is_table(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
+    """A list of objects, unless they are the messages of one conversation."""
+    objects = isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
+    return objects and not all("role" in one or "from" in one for one in value)
 
 
 def _is_columns(document: Mapping[str, Any]) -> bool:
