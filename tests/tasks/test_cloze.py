@@ -146,7 +146,10 @@ def test_errors():
             _ = causal(tokenizer, verbalizer={"good": "", "bad": "b"}).words
     with pytest.raises(GraftuneError, match=r"the template has no \{mask\}"):
         masked().encode(ROWS[0], PromptEncoder(MASKED, TEMPLATE, 1000))
+    # what a text spells is no gap, what a template spells is one
+    (found,) = masked().encode(Row("a [MASK]", "good", 1), PromptEncoder(MASKED, GAP, 1000))
+    assert found.ids.count(MASKED.mask_token_id) == 1
     with pytest.raises(GraftuneError, match=r"line 1: its text holds the token \[MASK\]"):
-        masked().encode(Row("a [MASK]", "good", 1), PromptEncoder(MASKED, GAP, 1000))
+        masked().encode(Row("a", "good", 1), PromptEncoder(MASKED, Template("[MASK] {input} {mask}"), 1000))
     with pytest.raises(GraftuneError, match="bad value for 'words'"):
         Cloze(words="two")

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graftune.errors import GraftuneError
-from graftune.templates.template import Template, composed, shared, special_tokens, tokens
+from graftune.templates.nesting import composed
+from graftune.templates.template import Template, shared, special_tokens, tokens
 from tasks.conftest import byte_level
 
 FIRST = 1000
@@ -74,7 +75,7 @@ def test_cutting_takes_from_the_end_of_the_input_only(tokenizer, text, left, rig
         with pytest.raises(GraftuneError, match="no room for the input"):
             template.encode(tokenizer, text, FIRST, limit, suffix=suffix)
     else:
-        ids, truncated, _ = template.encode(tokenizer, text, FIRST, limit, suffix=suffix)
+        ids, truncated, *_ = template.encode(tokenizer, text, FIRST, limit, suffix=suffix)
         room = limit - len(before) - len(after)
         assert ids == before + own[:room] + after
         assert len(ids) <= limit
@@ -202,6 +203,9 @@ def test_errors(text, parts):
 
 def test_a_tokenizer_that_changes_the_text_is_refused():
     class Odd:
+        def __len__(self):
+            return 3
+
         def __call__(self, text, add_special_tokens=True, **options):
             return type("Ids", (), {"input_ids": [1, 2] if add_special_tokens else [3]})
 

@@ -60,6 +60,7 @@ def write(
         "do_sample": False,
         "pad_token_id": task.pad_id,
         "eos_token_id": ends,
+        **task.fixed_settings,
         **task.task.generation,
     }
     texts = [""] * len(groups)
@@ -98,7 +99,7 @@ def from_checkpoint(model: AdaptedModel) -> dict[str, Any]:
 
 def _notes(model: AdaptedModel, task: BoundWriting, groups: Sequence[Row]) -> dict[str, str]:
     notes = {}
-    own = task.task.generation
+    own = {**task.task.generation, **task.fixed_settings}
     if taken := {name: value for name, value in from_checkpoint(model).items() if name not in own}:
         listed = ", ".join(f"{name}={value}" for name, value in sorted(taken.items()))
         notes["generation"] = f"from the checkpoint: {listed} (set {task.task.name}.generation to change it)"

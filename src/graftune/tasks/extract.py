@@ -100,7 +100,9 @@ class BoundExtract(BoundTask):
         task = self.task
         encoder = replace(encoder, max_length=min(task.window, encoder.max_length or task.window))
         text = row.columns[task.context]
-        told = encoder.processor(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        told = encoder.processor(
+            text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True, verbose=False
+        )
         tokens, offsets = list(told["input_ids"]), [[int(a), int(b)] for a, b in told["offset_mapping"]]
         answer = located(row.target, text)
         found = []

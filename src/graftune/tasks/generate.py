@@ -11,8 +11,10 @@ from graftune.errors import unknown
 from graftune.tasks import metrics
 from graftune.tasks.bound import BoundTask
 from graftune.tasks.features import PromptEncoder
+from graftune.tasks.targets import with_languages
 from graftune.tasks.writing import EXAMPLES_END, BoundWriting, WritingTask
-from graftune.templates.template import Encoded, Template, tokens
+from graftune.templates.template import Encoded, Template
+from graftune.templates.tokens import tokens
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Generate(WritingTask):
     An encoder-decoder reads template(input) with its encoder, without `separator`. `tokenize` is sacrebleu's name of
     the BLEU tokenizer: "13a", "zh", "ja-mecab", "char", "intl", ... `generation` are further settings for
     Transformers' `generate`, such as `{"min_length": 0, "no_repeat_ngram_size": 3}`; they go before the checkpoint's.
+    `src_lang` and `tgt_lang` are codes of tokenizers that know languages (mBART, NLLB, M2M100).
     Raises GraftuneError for an option out of its range.
     """
 
@@ -31,6 +34,8 @@ class Generate(WritingTask):
     tokenize: str = "13a"
     pattern: str = "{input}"
     generation: Mapping[str, Any] = field(default_factory=dict)
+    src_lang: str | None = None
+    tgt_lang: str | None = None
 
     name: ClassVar[str] = "generate"
     metric: ClassVar[str] = "bleu"
@@ -44,6 +49,8 @@ class Generate(WritingTask):
         return "Describe this in one sentence."
 
     def bind(self, config: Any, processor: Any) -> BoundTask:
+        if config.is_encoder_decoder or self.src_lang or self.tgt_lang:
+            processor = with_languages(processor, self.src_lang, self.tgt_lang)
         return BoundGenerate(self, config, processor)
 
     def demonstration(self, row: Row) -> str:
@@ -79,7 +86,7 @@ class BoundGenerate(BoundWriting):
 
     def answer(self, row: Row) -> list[int]:
         """The target and the end of text."""
-        return [*tokens(self.processor, row.target), self.end]
+        return self.target(row.target)
 
     def group_key(self, row: Row) -> Any:
         """All that the model reads of a row: rows that have it in common are references of each other."""

@@ -18,8 +18,10 @@ from graftune.tasks import metrics
 from graftune.tasks.batches import IGNORED, inputs, pad
 from graftune.tasks.bound import Batch, BoundTask, Evaluation
 from graftune.tasks.features import Features, PromptEncoder, truncation
+from graftune.tasks.targets import target_form, target_ids
 from graftune.tasks.task import Task
 from graftune.templates.template import Encoded
+from graftune.templates.tokens import text_ids
 
 EXAMPLES_END = "\n\n"
 """What follows each solved example; where a base that was not trained writes it, its answer is over."""
@@ -64,11 +66,13 @@ class BoundWriting(BoundTask):
     def __init__(self, task: WritingTask, config: Any, processor: Any) -> None:
         super().__init__(task, config, processor)
         self.is_encoder_decoder: bool = config.is_encoder_decoder
-        self.start = config.decoder_start_token_id if self.is_encoder_decoder else None
+        self.targets = target_form(processor, config) if self.is_encoder_decoder else None
 
     @property
     def end(self) -> int:
         """The token that ends a text that is trained on. Raises GraftuneError where the tokenizer has none."""
+        if self.targets is not None and self.targets.end is not None:
+            return self.targets.end
         if self.processor.eos_token_id is None:
             raise GraftuneError(
                 "the tokenizer has no end-of-text token",
@@ -85,6 +89,21 @@ class BoundWriting(BoundTask):
     @abstractmethod
     def answer(self, row: Row) -> list[int]:
         """The target's tokens, and the one that ends the text."""
+
+    def target(self, text: str) -> list[int]:
+        """The tokens of a target and the one that ends it; an encoder-decoder's with all that its tokenizer puts around."""
+        if self.targets is None:
+            return [*text_ids(self.processor, text), self.end]
+        ids = target_ids(self.processor, text)
+        return ids if self.targets.after else [*ids, self.end]
+
+    @property
+    def fixed_settings(self) -> dict[str, int]:
+        """What generation has to begin with, so that it is what was trained."""
+        if self.targets is None:
+            return {}
+        before = {"forced_bos_token_id": self.targets.before[0]} if self.targets.before else {}
+        return {"decoder_start_token_id": self.targets.start, **before}
 
     def target_length(self, row: Row) -> int:
         """How many tokens the row's target has, the end of text included."""
@@ -105,18 +124,14 @@ class BoundWriting(BoundTask):
 
         For an encoder-decoder also `decoder_input_ids`: the labels, one later, after the token that starts a text.
         """
-        if not self.is_encoder_decoder:
+        if self.targets is None:
             return inputs(features, self.pad_id, width=width) | {
                 "labels": pad([item.labels for item in features], IGNORED, width=width)
             }
         return inputs(features, self.pad_id) | {
             "labels": pad([item.labels for item in features], IGNORED),
-            "decoder_input_ids": pad([self.decoder_inputs(item.labels) for item in features], self.pad_id),
+            "decoder_input_ids": pad([self.targets.decoder_inputs(item.labels) for item in features], self.pad_id),
         }
-
-    def decoder_inputs(self, labels: Sequence[int]) -> list[int]:
-        """The labels, one later, after the token that starts a text."""
-        return [int(self.start or 0), *labels[:-1]]
 
     def next_tokens(self, batch: Batch) -> Tensor:
         """Each position predicts the label of the next; a decoder's inputs are one later already."""

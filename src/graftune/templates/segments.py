@@ -10,7 +10,7 @@ from itertools import groupby
 from graftune.errors import GraftuneError, unknown
 
 PIECES = re.compile(r"\{\{|\}\}|\{(?P<slot>[^{}]*)\}|(?P<stray>[{}])|[^{}]+")
-SLOTS = ("input", "P:<count>", "mask")
+SLOTS = ("input", "P:<count>", "mask", "sep")
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class Mask:
 
 
 @dataclass(frozen=True)
+class Separator:
+    """What joins two texts."""
+
+
+@dataclass(frozen=True)
 class Ids:
     """Tokens of a column."""
 
@@ -47,7 +52,7 @@ class Ids:
     name: str
 
 
-Segment = Words | Column | Virtual | Mask | Ids
+Segment = Words | Column | Virtual | Mask | Separator | Ids
 
 
 def parse(text: str) -> list[Segment]:
@@ -69,6 +74,8 @@ def parse(text: str) -> list[Segment]:
             segments.append(Words(piece[0] if piece in ("{{", "}}") else piece))
         elif slot == "mask":
             segments.append(Mask())
+        elif slot == "sep":
+            segments.append(Separator())
         elif re.fullmatch(r"\w[\w .-]*", slot) and slot.upper() != "P":
             segments.append(Column(slot))
         else:

@@ -1,7 +1,8 @@
 """Templates: where columns, fixed words, virtual tokens and the hidden word stand in what the model reads.
 
 `"Review: {text} {P:3}It was {mask}."` is the literal words `Review: `, the column `text`, three virtual tokens, the
-words `It was ` and the place of the word to be found. `{input}` is the task's input column, whatever its name.
+words `It was ` and the place of the word to be found. `{input}` is the task's input column, whatever its name; `{sep}`
+joins what is on both sides of it as the tokenizer joins two texts, or by a new line where it has no form for that.
 `{{` and `}}` stand for braces.
 """
 
@@ -13,7 +14,19 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from graftune.errors import GraftuneError, unknown
-from graftune.templates.segments import PIECES, SLOTS, Column, Ids, Mask, Segment, Virtual, Words, joined, parse
+from graftune.templates.segments import (
+    SLOTS,
+    Column,
+    Ids,
+    Mask,
+    Segment,
+    Separator,
+    Virtual,
+    Words,
+    joined,
+    parse,
+)
+from graftune.templates.tokens import pair_form, special_tokens, spells_special, text_ids, tokens
 
 Value = str | Sequence[int]
 
@@ -25,7 +38,8 @@ class NoRoom(GraftuneError):
 class Encoded(NamedTuple):
     """Token ids, and whether tokens of a column had to be left out.
 
-    `places` has the first position and the number of kept tokens of each column that was given as ids.
+    `places` has the first position and the number of kept tokens of each column that was given as ids. `type_ids` say
+    which of two joined texts each id belongs to, 0 or 1, for bases that are told.
     """
 
     ids: list[int]
@@ -48,12 +62,14 @@ class Template:
         segments = parse(self.text)
         names = [s.name for s in segments if isinstance(s, Column)]
         masks = sum(isinstance(s, Mask) for s in segments)
-        twice = [f"{{{name}}}" for name in dict.fromkeys(names) if names.count(name) > 1] + ["{mask}"] * (masks > 1)
+        separators = sum(isinstance(s, Separator) for s in segments)
+        twice = [f"{{{name}}}" for name in dict.fromkeys(names) if names.count(name) > 1]
+        twice += ["{mask}"] * (masks > 1) + ["{sep}"] * (separators > 1)
         if not names or twice:
             raise GraftuneError(
                 f"the template has {twice[0]} more than once" if twice else "the template has no {input} slot",
                 received=repr(self.text),
-                expected="{input} or other columns, each once, and at most one {mask}",
+                expected="{input} or other columns, each once, and at most one {mask} and {sep}",
                 do='write for example "{input}"; plain braces are written {{ and }}',
             )
         object.__setattr__(self, "segments", tuple(segments))
@@ -130,12 +146,20 @@ class Template:
         for name in self.columns:
             if name not in given:
                 raise unknown("template column", name, {*given, *SLOTS[1:]})
-        opening, closing = special_tokens(tokenizer)
+        pair = pair_form(tokenizer) if Separator() in self.segments else None
+        opening, closing = special_tokens(tokenizer) if pair is None else (pair.opening, pair.closing)
         closing = closing if suffix else []
-        filled = joined(_filled(segment, given, tokenizer) for segment in self.segments)
-        ids, places = _ids(tokenizer, filled, first_virtual_id, len(opening))
-        if max_length is None or len(opening) + len(ids) + len(closing) <= max_length:
-            return Encoded(opening + ids + closing, False, places)
+
+        def finished(segments: Iterable[Segment], truncated: bool) -> Encoded:
+            """The ids between the special tokens, and the types of both sides of a pair."""
+            ids, places, split = _ids(tokenizer, segments, first_virtual_id, len(opening))
+            whole = opening + ids + closing
+            types = None if pair is None or split is None else pair.type_ids(split, len(whole))
+            return Encoded(whole, truncated, places, types)
+
+        filled = finished(joined(_filled(segment, given, tokenizer) for segment in self.segments), False)
+        if max_length is None or len(filled.ids) <= max_length:
+            return filled
 
         # Too long: only columns that are tokenised by themselves have tokens of their own that can be left out.
         apart = [_apart(segment, given, tokenizer) for segment in self.segments]
@@ -152,22 +176,7 @@ class Template:
             )
         sizes = dict(zip((c.name for c in columns), shared(room, [len(c.ids) for c in columns]), strict=True))
         cut = [Ids(s.ids[: sizes[s.name]], s.name) if isinstance(s, Ids) else s for s in apart]
-        ids, places = _ids(tokenizer, joined(cut), first_virtual_id, len(opening))
-        shorter = any(sizes[c.name] < len(c.ids) for c in columns)
-        return Encoded(opening + ids + closing, shorter, places)
-
-
-def composed(inner: str, outer: str) -> str:
-    """A method's template with a task's: the method's stands for `{input}` in the task's.
-
-    A method's template that itself says where columns and `{mask}` stand is taken alone; a task's that names only
-    other columns stands for `{input}` in the method's.
-    """
-    method, task = Template(inner), Template(outer)
-    if method.has_mask or method.columns != ("input",):
-        return inner
-    around, within = (outer, inner) if "input" in task.columns else (inner, outer)
-    return PIECES.sub(lambda match: within if match["slot"] == "input" else match.group(), around)
+        return finished(joined(cut), any(sizes[c.name] < len(c.ids) for c in columns))
 
 
 def shared(room: int, sizes: Sequence[int]) -> list[int]:
@@ -180,34 +189,15 @@ def shared(room: int, sizes: Sequence[int]) -> list[int]:
     return kept
 
 
-def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """The ids that the tokenizer puts before and after a text, such as ([CLS], [SEP]).
-
-    Raises GraftuneError for a tokenizer that changes the text itself when it adds them.
-    """
-    whole, plain = list(tokenizer("a").input_ids), tokens(tokenizer, "a")
-    for start in range(len(whole) - len(plain) + 1):
-        if whole[start : start + len(plain)] == plain:
-            return whole[:start], whole[start + len(plain) :]
-    raise GraftuneError(
-        "cannot tell the tokenizer's special tokens from the text",
-        received=f"{whole} with and {plain} without special tokens",
-        expected="the same ids for the text in both",
-        do="use the tokenizer that belongs to the base",
-    )
-
-
-def tokens(tokenizer: Any, text: str) -> list[int]:
-    """The ids of a text without special tokens."""
-    # Lengths are this module's concern; the tokenizer's own warning would only repeat or mislead.
-    return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids) if text else []
-
-
 def _filled(segment: Segment, values: Mapping[str, Value], tokenizer: Any) -> Segment:
     """A segment with its column's value; the hidden word becomes the tokenizer's own token for one."""
     if isinstance(segment, Column):
         value = values[segment.name]
-        return Words(value) if isinstance(value, str) else Ids(value, segment.name)
+        if not isinstance(value, str):
+            return Ids(value, segment.name)
+        # Only data that spells a special token is tokenised apart from the words around it.
+        spells = spells_special(tokenizer, value)
+        return Ids(text_ids(tokenizer, value), segment.name) if spells else Words(value)
     if isinstance(segment, Mask):
         if getattr(tokenizer, "mask_token", None) is None:
             raise GraftuneError(
@@ -223,15 +213,19 @@ def _filled(segment: Segment, values: Mapping[str, Value], tokenizer: Any) -> Se
 def _apart(segment: Segment, values: Mapping[str, Value], tokenizer: Any) -> Segment:
     """As `_filled`, with text of columns tokenised by itself."""
     if isinstance(segment, Column) and isinstance(text := values[segment.name], str):
-        return Ids(tokens(tokenizer, text), segment.name)
+        return Ids(text_ids(tokenizer, text), segment.name)
     return _filled(segment, values, tokenizer)
 
 
 def _ids(
     tokenizer: Any, segments: Iterable[Segment], virtual: int, start: int
-) -> tuple[list[int], dict[str, tuple[int, int]]]:
-    """Ids of words, virtual tokens (the first is `virtual`) and columns; where columns stand, counted from `start`."""
+) -> tuple[list[int], dict[str, tuple[int, int]], int | None]:
+    """Ids of words, virtual tokens (the first is `virtual`) and columns; where columns and the separator stand.
+
+    Places are counted from `start`.
+    """
     ids: list[int] = []
+    split: int | None = None
     places: dict[str, tuple[int, int]] = {}
     for segment in segments:
         if isinstance(segment, Words):
@@ -242,4 +236,7 @@ def _ids(
         elif isinstance(segment, Virtual):
             ids += range(virtual, virtual + segment.count)
             virtual += segment.count
-    return ids, places
+        elif isinstance(segment, Separator):
+            split = start + len(ids)
+            ids += pair_form(tokenizer).between or tokens(tokenizer, "\n")
+    return ids, places, split
