@@ -378,3 +378,13 @@ def test_two_million_lines_hold_few_bytes_each(tmp_path):
     assert len(kept.rows) == 1_999_999
     assert held / 2e6 < 17  # an offset of 8 bytes, and 4 for a row in each of the two tables
     assert peak / 2e6 < 25
+
+
+def test_places_count_from_the_file_wherever_the_command_runs(tmp_path, monkeypatch):
+    picture(tmp_path / "set" / "images" / "a.png", 1)
+    picture(tmp_path / "set" / "images" / "b.png", 2)
+    write(tmp_path / "set" / "annotations" / "x.json", coco({"image_id": 7, "category_id": 5, "bbox": [1, 2, 3, 4]}))
+    write(tmp_path / "set" / "x.csv", "image,label\nimages/a.png,cat\n")
+    monkeypatch.chdir(tmp_path)
+    assert len(read("set/annotations/x.json", columns=OBJECTS).rows) == 2
+    assert contents("set/x.csv", columns=PICTURES) == [(Path("set/images/a.png"), "cat")]
