@@ -16,8 +16,8 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow
 import pytest
-import zstandard
 from PIL import Image, ImageDraw
 
 import datasets
@@ -57,7 +57,7 @@ def formats(tmp_path_factory):
         draw(folder / "classes" / ("square" if number % 2 else "circle") / f"{number}.png", "circle")
     lines = (folder / "reviews.jsonl").read_bytes()
     (folder / "reviews.jsonl.gz").write_bytes(gzip.compress(lines))
-    (folder / "reviews.jsonl.zst").write_bytes(zstandard.compress(lines))
+    (folder / "reviews.jsonl.zst").write_bytes(pyarrow.compress(lines, codec="zstd", asbytes=True))
     (folder / "reviews.csv.bz2").write_bytes(bz2.compress((folder / "reviews.csv").read_bytes()))
     (folder / "reviews.tsv.xz").write_bytes(lzma.compress((folder / "reviews.tsv").read_bytes()))
     (folder / "reviews_utf16.csv").write_text((folder / "reviews.csv").read_text(), encoding="utf-16")

@@ -12,12 +12,11 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-import zstandard
 from PIL import Image
 
 import datasets
 from graftune.datasets import Row, Rows, read, values
-from graftune.datasets.columns import Columns
+from graftune.datasets.columns import Columns, not_read
 from graftune.datasets.rows import read_inputs
 from graftune.datasets.sources import arrow
 from graftune.errors import GraftuneError
@@ -33,6 +32,10 @@ def write(path: Path, text: str | bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
+
+
+def zstd(content: bytes) -> bytes:
+    return pyarrow.compress(content, codec="zstd", asbytes=True)
 
 
 def contents(*arguments, **options) -> list[tuple[object, object]]:
@@ -79,7 +82,7 @@ LIST = '[{"text": "a", "label": 1},\n {"text": "b", "label": 0}]'
 def test_a_file_is_what_is_in_it(tmp_path, name, text):
     assert contents(write(tmp_path / name, text)) == AB
     assert contents(write(tmp_path / f"{name}.gz", gzip.compress(text.encode()))) == AB
-    assert contents(write(tmp_path / f"{name}.zst", zstandard.compress(text.encode()))) == AB
+    assert contents(write(tmp_path / f"{name}.zst", zstd(text.encode()))) == AB
     assert contents(write(tmp_path / name, text.lstrip("\ufeff").encode("utf-16"))) == AB
 
 
@@ -99,6 +102,19 @@ def test_the_separator_is_the_one_that_fits_all_rows(tmp_path):
     said = message(write(tmp_path / "z.csv", "text;label\na;1\nb;1;2\n"))
     assert "line 3: 3 fields where the header has 2 (separated by ';')" in said
     assert "separated by ','" in message(write(tmp_path / "z.csv", 'text,label\n"a,1\n'))
+
+
+def test_columns_without_a_name_and_names_with_space(tmp_path):
+    path = write(tmp_path / "x.csv", ", text, label,,\n0, a, 1,,\n")
+    assert read(path).columns == ("Unnamed: 0", " text", " label", "Unnamed: 3", "Unnamed: 4")
+    assert not_read(read(path).columns, (" text", " label")) == []
+
+
+def test_conversations_without_an_answer_are_inputs(tmp_path):
+    columns = Columns(joint={"messages": values.conversation}, prompts={"messages": values.prompt})
+    path = write(tmp_path / "x.jsonl", '{"messages": [{"role": "user", "content": "a"}]}')
+    assert read_inputs(path, columns=columns)[0].input == ({"role": "user", "content": "a"},)
+    assert "no message of the assistant" in message(path, columns=columns)
 
 
 def test_quotes_in_tsv_are_text_unless_they_hold_a_field_together(tmp_path):
@@ -126,7 +142,7 @@ def test_packed_files_that_end_too_soon_are_refused(tmp_path, ends):
     import bz2
     import lzma
 
-    pack = {"gz": gzip.compress, "zst": zstandard.compress, "bz2": bz2.compress, "xz": lzma.compress}[ends]
+    pack = {"gz": gzip.compress, "zst": zstd, "bz2": bz2.compress, "xz": lzma.compress}[ends]
     text = "".join(json.dumps({"text": str(random.random()), "label": "x"}) + "\n" for _ in range(500)).encode()
     assert len(contents(write(tmp_path / f"x.jsonl.{ends}", pack(text) + pack(text)))) == 1000
     assert "cannot be unpacked" in message(write(tmp_path / f"x.jsonl.{ends}", pack(text)[:-40]))
