@@ -46,6 +46,10 @@ HERE = Path()
         (values.labels, 3.0, ("3",)),
         *((values.numbers, one, (1.0, 2.5)) for one in ([1, 2.5], "[1, 2.5]", "1 2.5", (1, "2.5"))),
         (values.numbers, 3, (3.0,)),
+        (values.words, "['EU' 'rejects a' \"b's\"]", ("EU", "rejects a", "b's")),
+        (values.words, "[0 01 12]", ("0", "01", "12")),
+        (values.words, "['EU'\n 'rejects']", ("EU", "rejects")),
+        (values.numbers, "[1. 2.5e+00]", (1.0, 2.5)),
         (values.words, "['EU', \"Reuters'\"]", ("EU", "Reuters'")),
         (values.located_answers, {"text": ["x", "y"], "answer_start": [7, "9"]}, (("x", 7), ("y", 9))),
         (values.located_answers, '{"text": ["x"], "answer_start": [7]}', (("x", 7),)),
@@ -239,3 +243,13 @@ def test_an_image_is_decoded_once_however_often_its_row_is_read(monkeypatch, tmp
 def test_a_number_too_long_to_write_out_is_refused():
     with pytest.raises(values.InvalidValue, match="too long to write out"):
         values.text(10**5000, HERE)
+
+
+def test_prompts_end_on_what_is_to_be_answered():
+    asked = [said("system", "x"), said("user", "a")]
+    assert list(values.prompt(asked, HERE)) == asked
+    assert list(values.prompt([*asked, said("assistant", "b")], HERE)) == asked
+    assert list(values.prompt([*asked, said("assistant", "b"), said("user", "c")], HERE))[-1] == said("user", "c")
+    for wrong in ([], [said("system", "x")], [said("assistant", "b")]):
+        with pytest.raises(values.InvalidValue, match="does not end on a message"):
+            values.prompt(wrong, HERE)

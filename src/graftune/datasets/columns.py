@@ -34,7 +34,7 @@ BOOKKEEPING = re.compile(
 
 def pair_of(columns: Sequence[str]) -> tuple[str, str] | None:
     """The two columns of a sentence pair, as they are spelled in the data."""
-    spelled = {column.lower(): column for column in reversed(columns)}
+    spelled = {column.strip().lower(): column for column in reversed(columns)}
     for first, second in PAIRS:
         if first in spelled and second in spelled:
             return spelled[first], spelled[second]
@@ -55,7 +55,8 @@ def one_example(given: Any, wanted: Any) -> list[tuple[Any, Any]]:
 class Columns:
     """What a task reads of a record: usual names of its two columns, and how a value of each is read.
 
-    ``joint`` are names of a column that holds both, from which ``examples`` makes any number of examples.
+    ``joint`` are names of a column that holds both, from which ``examples`` makes any number of examples; ``prompts``
+    says how such a column is read where only inputs are wanted.
     """
 
     inputs: tuple[str, ...] = INPUTS
@@ -64,6 +65,7 @@ class Columns:
     target: values.Reader = values.text
     joint: Mapping[str, values.Reader] = field(default_factory=dict)
     examples: Callable[[Any, Any], list[tuple[Any, Any]]] = one_example
+    prompts: Mapping[str, values.Reader] = field(default_factory=dict)
 
     def choose(self, columns: Sequence[str], input: str | None, target: str | None) -> tuple[str, str, bool]:
         """The names of the input and target columns, and whether any of the two was guessed.
@@ -166,7 +168,7 @@ def texts(record: Mapping[str, Any]) -> dict[str, str]:
 
 def _usual(names: Sequence[str], columns: Sequence[str]) -> list[str]:
     """The columns that carry a usual name, in the order of the table of names."""
-    return [column for name in names for column in columns if column.lower() == name]
+    return [column for name in names for column in columns if column.strip().lower() == name]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -48,24 +48,31 @@ class RowMaker:
 
     def __call__(self, record: Record) -> list[Row]:
         """The rows of a record. Raises InvalidValue that says all that is wrong with it."""
-        wanted = [(self.input, self.columns.reader(self.input, target=False))]
-        if self.target is not None:
-            wanted.append((self.target, self.columns.reader(self.target, target=True)))
+        named = texts(record.values)
+        if self.target is None:
+            return [Row(self._prompt(record), None, record.line, columns=named)]
+        given, wanted = self._cells(record, self.input, self.target)
+        examples = self.columns.examples(given, wanted)
+        return [Row(one, answer, record.line, columns=named) for one, answer in examples]
+
+    def _prompt(self, record: Record) -> Any:
+        """The input alone: of a record with several examples the one of the last."""
+        if self.input in self.columns.prompts:
+            return cell(record.values, self.input, self.columns.prompts[self.input], self.folder)
+        return self.columns.examples(self._cells(record, self.input)[0], None)[-1][0]
+
+    def _cells(self, record: Record, *names: str) -> list[Any]:
         found: list[Any] = []
         wrong: list[str] = []
-        for name, reader in wanted:
+        for name in names:
             try:
+                reader = self.columns.reader(name, target=name == self.target)
                 found.append(cell(record.values, name, reader, self.folder))
             except InvalidValue as error:
                 wrong.append(str(error))
         if wrong:
             raise InvalidValue("; ".join(dict.fromkeys(wrong)))
-        if self.target is None:
-            examples = [(self.columns.examples(found[0], None)[-1][0], None)]
-        else:
-            examples = self.columns.examples(*found)
-        named = texts(record.values)
-        return [Row(given, target, record.line, columns=named) for given, target in examples]
+        return found
 
 
 class Rows(Sequence[Row]):

@@ -26,7 +26,7 @@ def records(document: Mapping[str, Any], folder: Path) -> Records:
             objects.setdefault(_key(one.get("image_id")), []).append(one)
     found: list[Record] = []
     problems: dict[int, str] = {}
-    places = [folder]
+    places = [folder.absolute()]
     for number, image in enumerate(document["images"], 1):
         try:
             found.append(Record(number, _record(image, names, objects, places)))

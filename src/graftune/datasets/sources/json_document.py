@@ -43,6 +43,8 @@ def rows(document: Any, folder: Path, shown: str) -> Records:
         raise _no_rows(shown, f"a JSON {type(document).__name__}")
     if coco.is_coco(document):
         return coco.records(document, folder)
+    if any(_is_conversation(value) for value in document.values()):
+        return numbered([document])
     tables = {name: value for name, value in document.items() if _is_table(value)}
     table = tables.get("data") or (next(iter(tables.values())) if len(tables) == 1 else None)
     if table and all("paragraphs" in one for one in table):
@@ -60,9 +62,12 @@ def rows(document: Any, folder: Path, shown: str) -> Records:
 
 
 def _is_table(value: Any) -> bool:
-    """A list of objects, unless they are the messages of one conversation."""
-    objects = isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
-    return objects and not all("role" in one or "from" in one for one in value)
+    """A list of objects."""
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
+
+
+def _is_conversation(value: Any) -> bool:
+    return _is_table(value) and all("role" in one or "from" in one for one in value)
 
 
 def _is_columns(document: Mapping[str, Any]) -> bool:

@@ -55,12 +55,10 @@ def _start(path: Path) -> bytes:
 
 
 def _unpacked(path: Path, kind: str, target: Path) -> Path:
-    import zstandard
-
     try:
         with _opener(kind)(path) as packed, target.open("wb") as file:
             shutil.copyfileobj(packed, file, 2**20)
-    except (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise GraftuneError(
             f"{path}: cannot be unpacked", received=str(error) or type(error).__name__, do="copy the file again"
         ) from error

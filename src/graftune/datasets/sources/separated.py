@@ -101,7 +101,7 @@ def parsed(text: str, separator: str, shown: str, *, quoted: bool = True) -> Par
 
 
 def _records(found: Parsed, shown: str) -> Records:
-    columns = found.header
+    columns = [name if name.strip() else f"Unnamed: {place}" for place, name in enumerate(found.header)]  # as pandas
     if len(set(columns)) < len(columns):
         twice = sorted({name for name in columns if columns.count(name) > 1})
         raise GraftuneError(

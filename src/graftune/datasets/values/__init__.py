@@ -3,7 +3,7 @@
 Every reader takes the value and the folder that relative paths start from, and raises `InvalidValue` with a few words.
 """
 
-from graftune.datasets.values.chat import conversation, messages
+from graftune.datasets.values.chat import conversation, messages, prompt
 from graftune.datasets.values.classes import label, labels
 from graftune.datasets.values.pictures import image, objects
 from graftune.datasets.values.scalars import InvalidValue, Reader, number, numbers, text, words
@@ -23,6 +23,7 @@ __all__ = [
     "number",
     "numbers",
     "objects",
+    "prompt",
     "text",
     "words",
 ]

@@ -45,6 +45,16 @@ def conversation(value: Any, folder: Path) -> tuple[dict[str, Any], ...]:
     return found
 
 
+def prompt(value: Any, folder: Path) -> tuple[dict[str, Any], ...]:
+    """The messages to answer, as `conversation` has them: all of a conversation but an answer that ends it."""
+    found = tuple(_message(one, number) for number, one in enumerate(_listed(value), 1))
+    if found and found[-1]["role"] == "assistant":
+        found = found[:-1]
+    if not found or found[-1]["role"] not in ("user", "tool"):
+        raise InvalidValue("does not end on a message that can be answered")
+    return found
+
+
 def _listed(value: Any) -> list[Mapping[str, Any]]:
     if isinstance(value, str):
         value = parsed(value)

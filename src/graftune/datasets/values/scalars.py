@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 Reader = Callable[[Any, Path], Any]
+_QUOTED = r"""'(?:[^'\\\n]|\\['"\\nrt])*'|"(?:[^"\\\n]|\\['"\\nrt])*\""""
+_ITEM = re.compile(rf"{_QUOTED}|-?[0-9]+(?:\.[0-9]*)?(?:e[-+]?[0-9]+)?")
+_NUMPY_LIST = re.compile(rf"\[\s*(?:{_ITEM.pattern})(?:\s+(?:{_ITEM.pattern}))*\s*\]")
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
@@ -83,19 +86,28 @@ def is_list(value: Any) -> bool:
 
 
 def parsed(value: str) -> Any:
-    """A value written as JSON, or as Python writes a list (pandas does so in CSV). Raises InvalidValue."""
+    """A value written as JSON, or a list as Python or numpy writes it (pandas does so in CSV). Raises InvalidValue."""
     try:
         return json.loads(value)
     except RecursionError as error:
         raise InvalidValue("is JSON nested too deeply") from error
     except ValueError as error:
         broken = InvalidValue(f"is broken JSON ({error})")
-    if "'" in value:
-        try:
-            return ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            raise broken from None
-    raise broken
+    items = _without_commas(value.strip())
+    if items is not None:
+        return items
+    try:
+        return ast.literal_eval(value.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        raise broken from None
+
+
+def _without_commas(value: str) -> list[Any] | None:
+    """The items of a list that numpy wrote, ['a' 'b'] or [1 2]; Python would join the texts of the first."""
+    if not _NUMPY_LIST.fullmatch(value):
+        return None
+    items = [item[0] for item in _ITEM.finditer(value[1:-1])]
+    return [ast.literal_eval(item) if item[0] in "'\"" else item for item in items]
 
 
 def short(value: Any) -> str:

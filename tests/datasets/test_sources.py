@@ -1,0 +1,406 @@
+"""Sources: what files of every family hold, and what is said of those that are broken."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+import datasets
+from graftune.datasets import Row, Rows, read, values
+from graftune.datasets.columns import Columns, not_read
+from graftune.datasets.rows import read_inputs
+from graftune.datasets.sources import arrow
+from graftune.errors import GraftuneError
+
+WORDS = Columns(("tokens",), ("tags",), values.words, values.words)
+PICTURES = Columns(("image", "file_name", "img"), ("label",), values.image, values.label)
+OBJECTS = Columns(("image",), ("objects",), values.image, values.objects)
+LABELS = Columns(("text",), ("labels",), values.text, values.labels)
+AB = [("a", "1"), ("b", "0")]
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def zstd(content: bytes) -> bytes:
+    return pyarrow.compress(content, codec="zstd", asbytes=True)
+
+
+def contents(*arguments, **options) -> list[tuple[object, object]]:
+    return [(row.input, row.target) for row in read(*arguments, **options).rows]
+
+
+def message(*arguments, **options) -> str:
+    with pytest.raises(GraftuneError) as caught:
+        read(*arguments, **options)
+    return str(caught.value)
+
+
+LINES = '{"text": "a", "label": 1}\n{"text": "b", "label": 0}\n'
+LIST = '[{"text": "a", "label": 1},\n {"text": "b", "label": 0}]'
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x.jsonl", LINES),
+        ("x.ndjson", LINES.replace("\n", "\r\n")),
+        ("x.jsonl", "\ufeff" + LINES),
+        ("x.json", LINES),
+        ("x.txt", LINES),
+        ("x.csv", LINES),
+        ("x", LINES),
+        ("x.jsonl.txt", LINES),
+        ("x.json", LIST),
+        ("x.jsonl", LIST),
+        ("x.data", LIST),
+        ("x.json", json.dumps({"data": json.loads(LIST), "splits": [{"name": "train"}]})),
+        ("x.json", json.dumps({"examples": json.loads(LIST)})),
+        ("x.json", '{"text": ["a", "b"], "label": [1, 0]}'),
+        ("x.csv", "text,label\na,1\nb,0\n"),
+        ("x.csv", "\ufefftext;label\r\na;1\r\nb;0\r\n"),
+        ("x.csv", "text|label\na|1\nb|0"),
+        ("x.csv", "label\ttext\n1\ta\n0\tb"),
+        ("x.jsonl", "text,label\na,1\nb,0\n"),
+        ("x.dat", "text;label\na;1\nb;0\n"),
+        ("x.tsv", "text\tlabel\na\t1\nb\t0\n"),
+        ("x.txt", "text\tlabel\na\t1\nb\t0\n"),
+    ],
+)
+def test_a_file_is_what_is_in_it(tmp_path, name, text):
+    assert contents(write(tmp_path / name, text)) == AB
+    assert contents(write(tmp_path / f"{name}.gz", gzip.compress(text.encode()))) == AB
+    assert contents(write(tmp_path / f"{name}.zst", zstd(text.encode()))) == AB
+    assert contents(write(tmp_path / name, text.lstrip("\ufeff").encode("utf-16"))) == AB
+
+
+def test_one_object_is_one_row(tmp_path):
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    columns = Columns(joint={"messages": values.conversation}, examples=lambda given, wanted: [(len(given), wanted)])
+    for name in ("x.json", "x.jsonl", "x"):
+        assert contents(write(tmp_path / name, json.dumps({"messages": talk})), columns=columns)[0][0] == 2
+        assert contents(write(tmp_path / name, '{"text": "a", "label": "b"}')) == [("a", "b")]
+
+
+def test_the_separator_is_the_one_that_fits_all_rows(tmp_path):
+    text = 'text;label\n"a;b";1\nHello, you;0\n1,5;2\n'
+    assert contents(write(tmp_path / "x.csv", text)) == [("a;b", "1"), ("Hello, you", "0"), ("1,5", "2")]
+    text = "text, or words;label\na b;1\n"
+    assert contents(write(tmp_path / "y.csv", text), "text, or words") == [("a b", "1")]
+    said = message(write(tmp_path / "z.csv", "text;label\na;1\nb;1;2\n"))
+    assert "line 3: 3 fields where the header has 2 (separated by ';')" in said
+    assert "separated by ','" in message(write(tmp_path / "z.csv", 'text,label\n"a,1\n'))
+
+
+def test_columns_without_a_name_and_names_with_space(tmp_path):
+    path = write(tmp_path / "x.csv", ", text, label,,\n0, a, 1,,\n")
+    assert read(path).columns == ("Unnamed: 0", " text", " label", "Unnamed: 3", "Unnamed: 4")
+    assert not_read(read(path).columns, (" text", " label")) == []
+
+
+def test_conversations_without_an_answer_are_inputs(tmp_path):
+    columns = Columns(joint={"messages": values.conversation}, prompts={"messages": values.prompt})
+    path = write(tmp_path / "x.jsonl", '{"messages": [{"role": "user", "content": "a"}]}')
+    assert read_inputs(path, columns=columns)[0].input == ({"role": "user", "content": "a"},)
+    assert "no message of the assistant" in message(path, columns=columns)
+
+
+def test_quotes_in_tsv_are_text_unless_they_hold_a_field_together(tmp_path):
+    plain = 'text\tlabel\n"Yes\t1\nno"\t0\n'
+    assert contents(write(tmp_path / "x.tsv", plain)) == [('"Yes', "1"), ('no"', "0")]
+    quoted = 'text\tlabel\n"two\nlines"\t1\n"a ""b"""\t0\n'
+    assert contents(write(tmp_path / "y.tsv", quoted)) == [("two\nlines", "1"), ('a "b"', "0")]
+
+
+def test_long_whole_numbers_keep_their_digits(tmp_path):
+    number = 12345678901234567890123
+    path = write(tmp_path / "x.jsonl", f'{{"text": {number}, "label": 18446744073709551616}}')
+    assert contents(path) == [(str(number), "18446744073709551616")]
+
+
+def test_lines_that_are_no_utf8_are_bad_lines(tmp_path):
+    path = write(tmp_path / "x.jsonl", LINES.encode() + b'{"text": "\xff", "label": 1}\n')
+    assert "line 3: not UTF-8 (byte 0xff at place 11)" in message(path)
+    assert "not UTF-8" in message(write(tmp_path / "x.csv", b"text,label\n\xff,1"))
+    assert "not UTF-16" in message(write(tmp_path / "y.csv", b"\xff\xfet\0e\0x"))
+
+
+@pytest.mark.parametrize("ends", ["gz", "zst", "bz2", "xz"])
+def test_packed_files_that_end_too_soon_are_refused(tmp_path, ends):
+    import bz2
+    import lzma
+
+    pack = {"gz": gzip.compress, "zst": zstd, "bz2": bz2.compress, "xz": lzma.compress}[ends]
+    text = "".join(json.dumps({"text": str(random.random()), "label": "x"}) + "\n" for _ in range(500)).encode()
+    assert len(contents(write(tmp_path / f"x.jsonl.{ends}", pack(text) + pack(text)))) == 1000
+    assert "cannot be unpacked" in message(write(tmp_path / f"x.jsonl.{ends}", pack(text)[:-40]))
+
+
+def test_broken_documents_are_refused_with_the_place(tmp_path):
+    assert "line 2 column 1" in message(write(tmp_path / "x.json", '[{"text": "a"},\n'))
+    assert "a JSON int" in message(write(tmp_path / "x.json", "3"))
+    assert "'train', 'test'" in message(write(tmp_path / "x.json", json.dumps({"train": [{}], "test": [{}]})))
+    text = message(write(tmp_path / "x.json", '[{"text": "a", "label": "b"}, 3]'))
+    assert "line 2: a JSON int where an object was expected" in text
+    deep = '[{"text":' + "[" * 100_000
+    assert "nested too deeply" in message(write(tmp_path / "x.json", deep))
+
+
+CONLL = "-DOCSTART- -X- O\n\nEU NNP B-ORG\nrejects VBZ O\n\n# a comment = 1\n# SYM O\nGerman JJ B-MISC\n\n\n"
+
+
+@pytest.mark.parametrize("name", ["x.conll", "x.bio", "x.iob", "x.iob2", "x.txt", "x", "x.eng"])
+def test_conll_columns(tmp_path, name):
+    rows = read(write(tmp_path / name, CONLL), columns=WORDS).rows
+    assert [(row.input, row.target, row.line) for row in rows] == [
+        (("EU", "rejects"), ("B-ORG", "O"), 3),
+        (("#", "German"), ("O", "B-MISC"), 7),
+    ]
+
+
+def test_conll_lines_without_a_tag_are_bad(tmp_path):
+    text = message(write(tmp_path / "x.conll", "EU B-ORG\nrejects\n\nGerman O\n"), columns=WORDS)
+    assert "line 2: 1 field where the first line has 2" in text
+    table = read(tmp_path / "x.conll", columns=WORDS, share=0.5)
+    assert [row.input for row in table.rows] == [("German",)]
+    assert "a word and its tag" in message(write(tmp_path / "y.conll", "EU\nrejects\n"), columns=WORDS)
+
+
+def test_text_is_a_line_a_text(tmp_path):
+    rows = read_inputs(write(tmp_path / "x.txt", "a, b\r\n\n  c O\n\n"))
+    assert [(row.input, row.line) for row in rows] == [("a, b", 1), ("  c O", 3)]
+
+
+def test_several_labels_in_csv(tmp_path):
+    path = write(tmp_path / "x.csv", 'text,labels\na,"x, y"\nb,\nc,x|z\n')
+    assert contents(path, columns=LABELS) == [("a", ("x", "y")), ("b", ()), ("c", ("x", "z"))]
+
+
+NAMES = datasets.ClassLabel(names=["no", "yes"])
+FEATURES = datasets.Features(
+    {
+        "text": datasets.Value("string"),
+        "label": NAMES,
+        "labels": datasets.List(NAMES),
+        "old": datasets.Sequence({"category": NAMES, "bbox": datasets.List(datasets.Value("float32"))}),
+        "new": datasets.List({"category": NAMES, "bbox": datasets.List(datasets.Value("float32"))}),
+    }
+)
+BOXES = [{"category": 1, "bbox": [1, 2, 3, 4]}]
+NAMED = datasets.Dataset.from_dict(
+    {
+        "text": ["a", "b", "c"],
+        "label": [1, 0, -1],
+        "labels": [[1, 0], [], None],
+        "old": [{"category": [1], "bbox": [[1, 2, 3, 4]]}] * 3,
+        "new": [BOXES, [], None],
+    },
+    features=FEATURES,
+)
+
+
+def kept(folder: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> str | Path:
+    """The data set with names of classes, in one of the ways that people have it."""
+    if way == "hub":
+        asked = lambda name, config, split: {("set", "en", "dev"): NAMED}[name, config, split]
+        monkeypatch.setattr(datasets, "load_dataset", asked)
+        return "set@en:dev"
+    if way in ("saved", "saved dict"):
+        (NAMED if way == "saved" else datasets.DatasetDict(train=NAMED, test=NAMED)).save_to_disk(folder / "saved")
+        return folder / "saved"
+    if way == "large":
+        monkeypatch.setattr(arrow, "IN_MEMORY", 0)
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
+    if way == "packed":
+        NAMED.to_parquet(folder / "y.parquet")
+        return write(folder / "x.parquet.gz", gzip.compress((folder / "y.parquet").read_bytes()))
+    NAMED.to_parquet(folder / "x.parquet")
+    return folder / "x.parquet"
+
+
+@pytest.mark.parametrize("way", ["parquet", "large", "packed", "saved", "saved dict", "hub"])
+def test_classes_have_their_names(tmp_path, monkeypatch, way):
+    source = kept(tmp_path, way, monkeypatch)
+    text = Columns(("text",), ("label",))
+    assert contents(source, columns=text, share=0.5) == [("a", "yes"), ("b", "no")]
+    assert "line 3: no 'label'" in message(source, columns=text)
+    assert contents(source, target="labels", columns=LABELS, share=0.5) == [("a", ("yes", "no")), ("b", ())]
+    boxes = Columns(("text",), ("old",), target=values.objects)
+    assert contents(source, columns=boxes)[2] == ("c", (("yes", (1.0, 2.0, 4.0, 6.0)),))
+    assert contents(source, target="new", columns=boxes, share=0.5)[:1] == [("a", (("yes", (1.0, 2.0, 4.0, 6.0)),))]
+
+
+def test_parquet_of_pandas_and_others(tmp_path):
+    table = pyarrow.table(
+        {
+            "text": pyarrow.array(["a", "b"]).dictionary_encode(),
+            "label": pyarrow.array([1, 0], pyarrow.uint8()),
+            "price": [Decimal("1.5"), None],
+            "__index_level_0__": [0, 1],
+        }
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "x.parquet")
+    assert contents(tmp_path / "x.parquet") == AB
+    write(tmp_path / "without", (tmp_path / "x.parquet").read_bytes())
+    assert contents(tmp_path / "without") == AB
+    write(tmp_path / "x.csv", (tmp_path / "x.parquet").read_bytes())
+    assert contents(tmp_path / "x.csv") == AB
+
+
+def test_arrow_files(tmp_path):
+    NAMED.save_to_disk(tmp_path / "saved")
+    (file,) = (tmp_path / "saved").glob("*.arrow")
+    file.rename(tmp_path / "x.arrow")
+    assert contents(tmp_path / "x.arrow", columns=Columns(("text",), ("label",)), share=0.5) == [
+        ("a", "yes"),
+        ("b", "no"),
+    ]
+    assert "not a readable Arrow file" in message(write(tmp_path / "y.arrow", b"nothing"))
+
+
+def test_a_folder_of_several_sets_is_refused_and_a_pattern_names_one(tmp_path):
+    for split in ("train", "test"):
+        for number in range(2):
+            (tmp_path / "data").mkdir(exist_ok=True)
+            table = pyarrow.table({"text": [f"{split}{number}"], "label": ["x"]})
+            pyarrow.parquet.write_table(table, tmp_path / "data" / f"{split}-{number}-of-2.parquet")
+    text = message(tmp_path)
+    assert "several data sets" in text
+    assert "test-*-of-*.parquet, train-*-of-*.parquet" in text
+    assert contents(f"{tmp_path}/data/train-*.parquet") == [("train0", "x"), ("train1", "x")]
+    assert "no Parquet files" in message(f"{tmp_path}/data/dev-*.parquet")
+    write(tmp_path / "data" / "train.csv", "text,label")
+    assert "not Parquet" in message(f"{tmp_path}/data/train*")
+
+
+def picture(path: Path, shade: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (32, 32), shade).save(path)
+    return path
+
+
+def test_folders_of_images(tmp_path):
+    for split in ("train", "test"):
+        for number, label in enumerate(("cat", "dog", ".cache")):
+            picture(tmp_path / split / label / f"{number}.png", number)
+    text = message(tmp_path, columns=PICTURES)
+    assert "several data sets" in text
+    assert f"{tmp_path / 'test'}" in text
+    assert contents(tmp_path / "train", columns=PICTURES) == [
+        (tmp_path / "train" / "cat" / "0.png", "cat"),
+        (tmp_path / "train" / "dog" / "1.png", "dog"),
+    ]
+    write(tmp_path / "train" / "dog" / "2.png", b"broken")
+    assert "line 3: 'image' is no readable image" in message(tmp_path / "train", columns=PICTURES)
+    (tmp_path / "empty").mkdir()
+    assert "folder, not a file" in message(tmp_path / "empty")
+
+
+def coco(*annotations: dict, **more) -> str:
+    images = [{"id": 7, "file_name": "a.png"}, {"id": 8, "file_name": "b.png"}]
+    document = {"images": images, "annotations": list(annotations), "categories": [{"id": 5, "name": "cat"}], **more}
+    return json.dumps(document)
+
+
+def test_coco(tmp_path):
+    cat = {"image_id": 7, "category_id": 5, "bbox": [1, 2, 3, 4]}
+    text = coco(cat, {**cat, "iscrowd": 1, "bbox": None})
+    for place, folder in (("x.json", ""), ("annotations/x.json", "images"), ("x.json", "pictures")):
+        base = tmp_path / f"{place}{folder}".replace("/", "-")
+        for number, name in enumerate("ab"):
+            picture(base / folder / f"{name}.png", number)
+        rows = read(write(base / place, text), columns=OBJECTS).rows
+        assert [(row.input.name, row.target) for row in rows] == [
+            ("a.png", (("cat", (1.0, 2.0, 4.0, 6.0)),)),
+            ("b.png", ()),
+        ]
+    assert list(read(base, columns=OBJECTS).rows) == list(rows)
+    for wrong, said in [
+        ({**cat, "category_id": 6}, "line 1: an object of the category 6, which is not listed"),
+        ({**cat, "bbox": [1, 2, 3]}, "line 1: 'objects' has a box of 3 numbers for 'cat'"),
+        ({"image_id": 7, "category_id": 5}, "line 1: 'objects' has an object without"),
+    ]:
+        assert said in message(write(base / "x.json", coco(wrong)), columns=OBJECTS)
+    text = message(write(base / "x.json", coco(cat, images=[{"id": 7}, 3])), columns=OBJECTS)
+    assert "2 bad lines" in text
+
+
+def test_rows_are_a_sequence(tmp_path):
+    lines = "".join(json.dumps({"input": f"{n}", "target": "t"}) + "\n" for n in range(20))
+    rows = read(write(tmp_path / "x.jsonl", lines)).rows
+    made = [Row(f"{n}", "t", n + 1) for n in range(20)]
+    assert isinstance(rows, Rows)
+    assert list(rows) == made
+    assert rows == made
+    assert rows != made[:-1]
+    assert (rows[0], rows[-1], rows[np.int64(3)]) == (made[0], made[-1], made[3])
+    for chosen in (slice(2, 9, 3), slice(None, None, -1), slice(-3, None), slice(5, 5)):
+        assert rows[chosen] == made[chosen]
+    assert random.Random(0).sample(rows, 5) == random.Random(0).sample(made, 5)
+    assert rows.select([3, 1, 1]) == [made[3], made[1], made[1]]
+    assert rows[4:].without([6, 7, 99]) == made[4:5] + made[7:]
+    with pytest.raises(IndexError):
+        rows[20]
+    table = read(tmp_path / "x.jsonl")
+    assert table.keep(list(rows)[:2]).rows == made[:2]
+    assert table.columns == ("input", "target")
+
+
+def test_rows_of_one_record_are_told_apart(tmp_path):
+    columns = Columns(
+        ("input",), ("target",), joint={"pairs": values.words}, examples=lambda given, wanted: [(g, "t") for g in given]
+    )
+    rows = read(write(tmp_path / "x.jsonl", '{"pairs": ["a", "b"]}\n{"pairs": ["c"]}'), columns=columns).rows
+    assert [(row.input, row.line) for row in rows] == [("a", 1), ("b", 1), ("c", 2)]
+    assert [row.input for row in rows[::-1]] == ["c", "b", "a"]
+    assert rows[1].input == "b"
+    assert [row.input for row in rows.without([2])] == ["a", "b"]
+
+
+def test_a_file_that_changes_under_its_rows_is_said(tmp_path):
+    table = read(write(tmp_path / "x.jsonl", LINES))
+    write(tmp_path / "x.jsonl", "x" * len(LINES))
+    with pytest.raises(GraftuneError, match="cannot be read any more"):
+        table.rows[0]
+    (tmp_path / "x.jsonl").unlink()
+    with pytest.raises(GraftuneError, match="cannot be read any more"):
+        list(table.rows)
+
+
+@pytest.mark.slow
+def test_two_million_lines_hold_few_bytes_each(tmp_path):
+    import tracemalloc
+
+    with (tmp_path / "x.jsonl").open("w") as file:
+        for number in range(2_000_000):
+            file.write(f'{{"input": "question {number}", "target": "{number % 7}"}}\n')
+    tracemalloc.start()
+    table = read(tmp_path / "x.jsonl")
+    kept = table.without({3: "x"}, 1.0, "good rows")
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(kept.rows) == 1_999_999
+    assert held / 2e6 < 17  # an offset of 8 bytes, and 4 for a row in each of the two tables
+    assert peak / 2e6 < 25
+
+
+def test_places_count_from_the_file_wherever_the_command_runs(tmp_path, monkeypatch):
+    picture(tmp_path / "set" / "images" / "a.png", 1)
+    picture(tmp_path / "set" / "images" / "b.png", 2)
+    write(tmp_path / "set" / "annotations" / "x.json", coco({"image_id": 7, "category_id": 5, "bbox": [1, 2, 3, 4]}))
+    write(tmp_path / "set" / "x.csv", "image,label\nimages/a.png,cat\n")
+    monkeypatch.chdir(tmp_path)
+    assert len(read("set/annotations/x.json", columns=OBJECTS).rows) == 2
+    assert contents("set/x.csv", columns=PICTURES) == [(Path("set/images/a.png"), "cat")]
