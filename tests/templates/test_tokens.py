@@ -5,53 +5,15 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
 
+import real_tokenizers as real
 from graftune.errors import GraftuneError
 from graftune.templates import Template
 from graftune.templates.tokens import text_ids
 from tasks.conftest import byte_level
 
-TEXT = ["the sea is wide and the boats are small", "she left at noon, he stayed"]
-
-
-def wordpiece() -> PreTrainedTokenizerFast:
-    """BERT's form: [CLS] a [SEP] b [SEP], types 0 and 1."""
-    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
-    tokenizer.train_from_iterator(TEXT, trainers.WordPieceTrainer(vocab_size=150, special_tokens=specials))
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    names = ["input_ids", "token_type_ids", "attention_mask"]
-    words = {
-        "unk_token": "[UNK]",
-        "cls_token": "[CLS]",
-        "sep_token": "[SEP]",
-        "mask_token": "[MASK]",
-        "pad_token": "[PAD]",
-    }
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=names, **words)
-
-
-def roberta() -> PreTrainedTokenizerFast:
-    """RoBERTa's form: <s> a </s></s> b </s>, without types."""
-    tokenizer = byte_level()
-    tokenizer.backend_tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 1))
-    return tokenizer
-
-
-def t5() -> PreTrainedTokenizerFast:
-    tokenizer = byte_level()
-    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 2)]
-    )
-    return tokenizer
-
-
-KINDS = {"WordPiece": wordpiece, "RoBERTa": roberta, "T5": t5}
+KINDS = {"WordPiece": real.bert, "RoBERTa": real.roberta, "T5": real.t5, "Llama 2": real.llama2, "GPT-2": real.gpt2}
+PAIRS = ("WordPiece", "RoBERTa", "T5")  # have a form of their own for two texts
 words = st.text(st.characters(codec="utf-8"), max_size=12).filter(str.strip)
 
 
@@ -60,23 +22,28 @@ def tokenizer(request):
     return KINDS[request.param]()
 
 
+@pytest.fixture(scope="module", params=PAIRS)
+def joining(request):
+    return KINDS[request.param]()
+
+
 @given(first=words, second=words)
-def test_a_pair_is_what_the_tokenizer_makes_of_two_texts(tokenizer, first, second):
-    found = Template("{premise}{sep}{hypothesis}").encode(tokenizer, {"premise": first, "hypothesis": second}, 10**6)
-    own = tokenizer(first, second, split_special_tokens=True)
+def test_a_pair_is_what_the_tokenizer_makes_of_two_texts(joining, first, second):
+    found = Template("{premise}{sep}{hypothesis}").encode(joining, {"premise": first, "hypothesis": second}, 10**6)
+    own = joining(first, second)
     assert found.ids == own["input_ids"]
-    if "token_type_ids" in tokenizer.model_input_names:
+    if "token_type_ids" in joining.model_input_names:
         assert found.type_ids == own["token_type_ids"]
     else:
         assert found.type_ids is None
 
 
 @given(first=words, second=words, limit=st.integers(8, 20))
-def test_a_pair_that_is_too_long_keeps_its_form(tokenizer, first, second, limit):
+def test_a_pair_that_is_too_long_keeps_its_form(joining, first, second, limit):
     template = Template("{a}{sep}{b}")
-    whole = template.encode(tokenizer, {"a": first, "b": second}, 10**6)
-    found = template.encode(tokenizer, {"a": first, "b": second}, 10**6, limit)
-    sides = [text_ids(tokenizer, text) for text in (first, second)]
+    whole = template.encode(joining, {"a": first, "b": second}, 10**6)
+    found = template.encode(joining, {"a": first, "b": second}, 10**6, limit)
+    sides = [text_ids(joining, text) for text in (first, second)]
     assert len(found.ids) == min(limit, len(whole.ids))
     assert found.truncated == (len(whole.ids) > limit)
     if found.type_ids is not None and all(sides):
@@ -101,8 +68,11 @@ def test_one_separator_at_most():
 def test_data_never_becomes_a_control_token(tokenizer, parts):
     text = " ".join(parts)
     specials = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
-    assert not specials & set(text_ids(tokenizer, text))
-    assert text_ids(tokenizer, text) == tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+    ids = text_ids(tokenizer, text)
+    assert not specials & set(ids)
+    own = tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+    if not specials & set(own):  # a unigram model finds its own control tokens in the text
+        assert ids == own
     if not text.strip():
         return
     found = Template("say: {input}").encode(tokenizer, text, 10**6).ids
@@ -111,6 +81,6 @@ def test_data_never_becomes_a_control_token(tokenizer, parts):
 
 
 def test_words_of_a_template_may_be_special():
-    tokenizer = wordpiece()
+    tokenizer = real.bert()
     found = Template("{input} [SEP] x").encode(tokenizer, "the sea", 10**6).ids
     assert found == tokenizer("the sea [SEP] x").input_ids

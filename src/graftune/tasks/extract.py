@@ -24,6 +24,7 @@ from graftune.tasks.bound import Batch, BoundTask, Evaluation
 from graftune.tasks.features import Features, PromptEncoder
 from graftune.tasks.task import Task
 from graftune.tasks.windows import room_for, windows
+from graftune.templates.tokens import text_offsets
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,8 @@ class BoundExtract(BoundTask):
         task = self.task
         encoder = replace(encoder, max_length=min(task.window, encoder.max_length or task.window))
         text = row.columns[task.context]
-        told = encoder.processor(
-            text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True, verbose=False
-        )
-        tokens, offsets = list(told["input_ids"]), [[int(a), int(b)] for a, b in told["offset_mapping"]]
+        tokens, places = text_offsets(encoder.processor, text)
+        offsets = [[start, end] for start, end in places]
         answer = located(row.target, text)
         found = []
         for span in windows(len(tokens), room_for(row, task.context, encoder, task.stride), task.stride):

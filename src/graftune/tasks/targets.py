@@ -12,7 +12,7 @@ from typing import Any
 from transformers import AutoModelForSeq2SeqLM
 
 from graftune.errors import GraftuneError, unknown
-from graftune.templates.tokens import spells_special
+from graftune.templates.tokens import spelled_out, spells_special
 
 
 def target_ids(tokenizer: Any, text: str) -> list[int]:
@@ -21,8 +21,21 @@ def target_ids(tokenizer: Any, text: str) -> list[int]:
     Marian has a vocabulary of its own for targets, mBART and NLLB put the language's token before or after the text, T5
     its end. What spells a special token stays text.
     """
-    plain = {"split_special_tokens": True} if spells_special(tokenizer, text) else {}
-    return list(tokenizer(text_target=text, verbose=False, **plain)["input_ids"])
+    if not spells_special(tokenizer, text):
+        return list(tokenizer(text_target=text, verbose=False)["input_ids"])
+    before, after = _around(tokenizer)
+    ids = list(tokenizer(text_target=text, split_special_tokens=True, verbose=False)["input_ids"])
+    inside = ids[len(before) : len(ids) - len(after)]
+    return [*before, *(piece for token in inside for piece in spelled_out(tokenizer, token)), *after]
+
+
+def _around(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The tokens before and after every target."""
+    whole, empty = (list(tokenizer(text_target=text, verbose=False)["input_ids"]) for text in ("a", ""))
+    count = 0
+    while count < len(empty) and whole[-1 - count] == empty[-1 - count]:
+        count += 1
+    return empty[: len(empty) - count], whole[len(whole) - count :]
 
 
 @dataclass(frozen=True)
@@ -52,13 +65,9 @@ class TargetForm:
 
 def target_form(tokenizer: Any, config: Any) -> TargetForm:
     """The form of targets for a base. Raises GraftuneError where nothing says what its decoder starts from."""
-    whole, plain = target_ids(tokenizer, "a"), target_ids(tokenizer, "")
-    after = 0
-    while after < len(plain) and after < len(whole) and whole[-1 - after] == plain[-1 - after]:
-        after += 1
-    before = plain[: len(plain) - after]
+    before, after = _around(tokenizer)
     rotates = _rotates(config)
-    return TargetForm(before, whole[len(whole) - after :], whole[-1] if rotates else decoder_start(config), rotates)
+    return TargetForm(before, after, after[-1] if rotates and after else decoder_start(config), rotates)
 
 
 def _rotates(config: Any) -> bool:

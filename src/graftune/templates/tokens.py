@@ -33,7 +33,38 @@ def text_ids(tokenizer: Any, text: str) -> list[int]:
     """The ids of a text of the data: what spells a special token stays text, and never becomes the control token."""
     if not text or not spells_special(tokenizer, text):
         return tokens(tokenizer, text)
-    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids)
+    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
+    return [piece for token in ids for piece in spelled_out(tokenizer, token)]
+
+
+def text_offsets(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """As `text_ids` of a fast tokenizer, and the characters (start, end) of each id."""
+    told = tokenizer(
+        text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
+    )
+    ids: list[int] = []
+    offsets: list[tuple[int, int]] = []
+    for token, (start, end) in zip(told["input_ids"], told["offset_mapping"], strict=True):
+        pieces = spelled_out(tokenizer, token)
+        ids += pieces
+        offsets += [(start, end)] if len(pieces) == 1 else [(start, end)] * len(pieces)
+    return ids, offsets
+
+
+def spelled_out(tokenizer: Any, token: int) -> list[int]:
+    """The token itself, or of a control token the ones of its letters.
+
+    A unigram vocabulary holds control tokens among its pieces, so that its model finds them in any text.
+    """
+    if token not in once(tokenizer, "controls", lambda: set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}):
+        return [token]
+    found: list[int] = []
+    for letter in str(tokenizer.convert_ids_to_tokens(token)):
+        alone = tokenizer.convert_tokens_to_ids(letter)
+        encoded = [tokenizer.convert_tokens_to_ids(f"<0x{byte:02X}>") for byte in letter.encode()]
+        unknown = (None, tokenizer.unk_token_id)
+        found += [alone] if alone not in unknown or any(byte in unknown for byte in encoded) else encoded
+    return [piece for piece in found if piece is not None]
 
 
 def spells_special(tokenizer: Any, text: str) -> bool:

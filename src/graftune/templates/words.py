@@ -7,6 +7,7 @@ from itertools import accumulate
 from typing import Any
 
 from graftune.errors import GraftuneError
+from graftune.templates.tokens import text_offsets
 
 
 def words_ids(tokenizer: Any, words: Sequence[str]) -> tuple[list[int], list[int | None]]:
@@ -24,13 +25,11 @@ def words_ids(tokenizer: Any, words: Sequence[str]) -> tuple[list[int], list[int
             do="save the base with its fast tokenizer",
         )
     text = " ".join(words)
-    told = tokenizer(
-        text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True, verbose=False
-    )
+    ids, offsets = text_offsets(tokenizer, text)
     starts = list(accumulate((len(word) + 1 for word in words[:-1]), initial=0))
     owners: list[int | None] = [None] * len(text)
     for number, (start, word) in enumerate(zip(starts, words, strict=True)):
         owners[start : start + len(word)] = [number] * len(word)
     # A token may begin with the space before its word.
-    numbers = [next((n for n in owners[a:b] if n is not None), None) for a, b in told["offset_mapping"]]
-    return list(told["input_ids"]), numbers
+    numbers = [next((n for n in owners[a:b] if n is not None), None) for a, b in offsets]
+    return ids, numbers
