@@ -119,9 +119,9 @@ def test_one_label_is_none(toys, graftune, tmp_path, no_base):
     ("name", "content", "words"),
     [
         ("none.jsonl", None, "no such file"),
-        ("x.txt", "a", "unknown file extension"),
+        ("x.odd", "a", "unknown file extension"),
         ("x.jsonl", "", "no rows"),
-        ("x.jsonl", b"\xff\xfe", "not UTF-8"),
+        ("x.jsonl", b"\xff", "not UTF-8"),
         ("x.csv", 'table,text\n"n,zero\n', "broken CSV in the record that starts on line 2"),
         ("x.csv", "a,b\n1,2\n", "cannot guess which columns"),
         ("x.parquet", "not parquet", "not a readable Parquet file"),
