@@ -120,8 +120,9 @@ def test_one_label_is_none(toys, graftune, tmp_path, no_base):
     [
         ("none.jsonl", None, "no such file"),
         ("x.txt", "a", "cannot guess which columns"),
+        ("x.odd", "a", "unknown file extension"),
         ("x.jsonl", "", "no rows"),
-        ("x.jsonl", b"\x80a", "not UTF-8"),
+        ("x.jsonl", b"\xff", "not UTF-8"),
         ("x.csv", 'table,text\n"n,zero\n', "broken CSV in the record that starts on line 2"),
         ("x.csv", "a,b\n1,2\n", "cannot guess which columns"),
         ("x.parquet", "not parquet", "not a readable Parquet file"),

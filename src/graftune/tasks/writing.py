@@ -91,7 +91,7 @@ class BoundWriting(BoundTask):
         """The target's tokens, and the one that ends the text."""
 
     def target(self, text: str) -> list[int]:
-        """The tokens of a target and the one that ends it; an encoder-decoder's with all that its tokenizer puts around."""
+        """The tokens of a target and the one that ends it; an encoder-decoder's with all that belongs around it."""
         if self.targets is None:
             return [*text_ids(self.processor, text), self.end]
         ids = target_ids(self.processor, text)
