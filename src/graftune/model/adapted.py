@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from graftune.errors import GraftuneError, unknown
 from graftune.methods.method import Method
+from graftune.model import generation
 from graftune.model.adapter import Adapter, Count
 from graftune.model.anatomy import Anatomy
 from graftune.model.attach import Graft, Handle, attach
@@ -22,6 +23,7 @@ from graftune.model.head import Head
 from graftune.model.inputs import Inputs
 from graftune.model.layout import Arranged, restore
 from graftune.model.merge import merged
+from graftune.model.positions import read_positions
 from graftune.model.prefixes import Prefixes
 from graftune.model.recompute import RecomputeWithoutDropout, checkpointed, refuse_reentrant
 from graftune.model.routing import InUse, Names, Routing
@@ -60,7 +62,8 @@ class AdaptedModel(TrainerSupport):
         self._in_use: Names = None
         accepted = self.signature.parameters
         self._caches = "use_cache" in accepted
-        self._inputs = Inputs(base, self.anatomy, self._routing, self.adapters, "position_ids" in accepted)
+        counted = read_positions(base)
+        self._inputs = Inputs(base, self.anatomy, self._routing, self.adapters, "position_ids" in accepted, counted)
         self.train(base.training)
 
     @property
@@ -75,8 +78,25 @@ class AdaptedModel(TrainerSupport):
 
     @property
     def positions(self) -> int | None:
-        """How many positions the base has, where it says so."""
-        return getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        """How many positions a row of text can use: those of the base's position table that are not set aside.
+
+        None where nothing limits them (T5).
+        """
+        return self._inputs.positions.text
+
+    @property
+    def target_positions(self) -> int | None:
+        """How many positions a target of an encoder-decoder can use; None where nothing limits them."""
+        return self._inputs.positions.target
+
+    def room(self, name: str | None) -> int | None:
+        """The longest text that fits beside an adapter's virtual tokens and its shift of positions.
+
+        ``name`` is None for the plain base; the answer is None where nothing limits the text. Raises GraftuneError
+        for an unknown name.
+        """
+        taken = 0 if name is None else self.adapter(name).virtual_tokens + self.adapter(name).offset
+        return None if self.positions is None else max(self.positions - taken, 0)
 
     # Adapters ----------------------------------------------------------------------------------------------
 
@@ -233,9 +253,15 @@ class AdaptedModel(TrainerSupport):
             refuse_reentrant(layers)
             if self._caches:
                 inputs.setdefault("use_cache", False)  # recomputing a layer would fill its cache twice
+        plain = inputs.get("return_dict", self.config.return_dict) is False
         with self._routed(adapters, inputs) as (ready, arranged):
+            if plain and arranged is not None:
+                ready["return_dict"] = True  # by whose names the output is restored
             output = self.base(**ready)
-        return self._visual.given(output) if arranged is None else restore(output, arranged, len(self._routing.names))
+        if arranged is None:
+            return self._visual.given(output)
+        output = restore(output, arranged, len(self._routing.names))
+        return output.to_tuple() if plain else output
 
     def hidden(self, *, adapters: Names | InUse = InUse.ADAPTERS, **inputs: Any) -> Tensor:
         """The hidden states (B, T, d) that the base's head would read: ``forward`` without its logits."""
@@ -268,24 +294,20 @@ class AdaptedModel(TrainerSupport):
         return head
 
     @torch.no_grad()
-    def generate(self, *, adapters: Names | InUse = InUse.ADAPTERS, **inputs: Any) -> Any:
-        """``base.generate`` with an adapter per row; returns the given ids and the new tokens after them."""
+    def generate(self, *args: Any, adapters: Names | InUse = InUse.ADAPTERS, **options: Any) -> Any:
+        """``base.generate`` with an adapter per row; returns the given ids and the new tokens after them.
+
+        Arguments are those of ``base.generate``. Without any input it starts from the base's first token (bos).
+        """
+        names = self._in_use if isinstance(adapters, InUse) else adapters
+        rows = 1 if names is None or isinstance(names, str) else len(names)
+        inputs = generation.named(self.base, args, options, rows)
         with self._routed(adapters, inputs) as (ready, arranged):
-            given = inputs.get("input_ids")
-            if arranged is not None and not self.base.config.is_encoder_decoder:
-                for limit in ("max_length", "min_length"):
-                    if limit in ready:
-                        ready[limit] += arranged.added
-            output = self.base.generate(**ready)
+            output = self.base.generate(**generation.fitted(self.base, ready, arranged))
+        given = inputs.get("input_ids")
         if arranged is None or given is None or self.base.config.is_encoder_decoder:
             return output
-        ids = output if isinstance(output, Tensor) else output.sequences
-        prompt = given.repeat_interleave(ids.shape[0] // given.shape[0], dim=0)
-        ids = torch.cat([prompt, ids[:, prompt.shape[1] + arranged.added :]], dim=1)
-        if isinstance(output, Tensor):
-            return ids
-        output.sequences = ids
-        return output
+        return generation.with_given(output, given, arranged)
 
     def train(self, mode: bool = True) -> AdaptedModel:
         """Training mode of the adapters; the base keeps its dropout off unless ``base_dropout`` is set."""
@@ -305,13 +327,16 @@ class AdaptedModel(TrainerSupport):
         self, adapters: Names | InUse, inputs: dict[str, Any]
     ) -> Iterator[tuple[dict[str, Any], Arranged | None]]:
         """Set the routing, put virtual tokens in place and shift positions for one call of the base."""
-        main = inputs.get("input_ids", inputs.get(self.base.main_input_name, inputs.get("inputs_embeds")))
+        known = ("input_ids", self.base.main_input_name, "inputs_embeds", "encoder_outputs")
+        main = next((inputs[name] for name in known if inputs.get(name) is not None), None)
         if main is None:
             raise GraftuneError(
                 "the batch has no input",
                 received=", ".join(inputs) or "nothing",
                 expected=f"input_ids or {self.base.main_input_name}",
             )
+        if not isinstance(main, Tensor):  # what an encoder gave
+            main = main[0]
         names = self._in_use if isinstance(adapters, InUse) else adapters
         self._routing.set(names, main.shape[0], list(self.adapters))
         for name in self._routing.active:

@@ -44,6 +44,11 @@ class Layout:
         self.virtual: Tensor | None = None
         self.kept: Tensor | None = None
 
+    @property
+    def added(self) -> int:
+        """How many columns of virtual tokens were added to the caller's."""
+        return 0 if self.kept is None or self.virtual is None else self.virtual.shape[1] - self.kept.shape[1]
+
     def virtual_of(self, embedded: Tensor) -> Tensor | None:
         """The map for embeddings (B, T, d), or None for a step that only holds new tokens of a cached run.
 
@@ -66,16 +71,24 @@ Place = Literal["front", "front, padding behind", "behind the first"]
 #: Arguments that hold column numbers, and the outputs (B, T) that have an entry a column.
 COLUMNS = ("start_positions", "end_positions")
 SPANS = ("start_logits", "end_logits")
-FILL: Mapping[str, int] = {"labels": -100, "attention_mask": 0, "token_type_ids": 0, "position_ids": 0}
+FILL: Mapping[str, int] = {"labels": -100, "shift_labels": -100}
 
 
-def arrange(inputs: Mapping[str, Tensor], counts: Sequence[int], embeddings: int, *, place: Place) -> Arranged:
+def arrange(
+    inputs: Mapping[str, Tensor],
+    counts: Sequence[int],
+    embeddings: int,
+    *,
+    place: Place,
+    padding: int | None = None,
+) -> Arranged:
     """Put virtual tokens in place.
 
     ``inputs`` has ``input_ids`` (B, T) and may have ``attention_mask``, ``labels`` and other (B, T) tensors;
     ``counts[b]`` is the number of virtual tokens row b's adapter has. ``place``: "front" of the text, with padding
     before both (decoders); "front, padding behind" both, since an encoder may count columns as positions
-    (encoder-decoders); "behind the first" token, which may be pooled (encoders).
+    (encoder-decoders); "behind the first" token, which may be pooled (encoders). ``padding`` is the base's padding
+    token: what is added behind a row is padding, and what stands for a virtual token must not be.
 
     Raises GraftuneError where a row's own virtual tokens do not match its adapter.
     """
@@ -113,12 +126,15 @@ def arrange(inputs: Mapping[str, Tensor], counts: Sequence[int], embeddings: int
         return wide
 
     # In vocabulary, and already in the row's text, so that a repetition penalty is not changed by it.
-    first_real = real & ~placed
-    stand_in = ids.gather(1, first_real.int().argmax(1, keepdim=True)).clamp(max=embeddings - 1)
+    first = (real & ~placed & (ids != (-1 if padding is None else padding))).int()
+    other = 0 if padding != 0 else 1
+    stand_in = ids.gather(1, first.argmax(1, keepdim=True)).where(first.any(1, keepdim=True), other)
     result: dict[str, Tensor] = {}
     for name, value in inputs.items():
         if name in COLUMNS:
             result[name] = _moved(value, kept, added)
+        elif name == "logits_to_keep":  # columns of all rows, and those of decoders all move alike
+            result[name] = value + added if value.dim() else value
         elif value.shape != ids.shape or (name == "labels" and value.is_floating_point()):
             result[name] = value  # not one entry a token; labels of classes may happen to have that shape
         else:
@@ -128,8 +144,10 @@ def arrange(inputs: Mapping[str, Tensor], counts: Sequence[int], embeddings: int
     if "attention_mask" in result:
         result["attention_mask"] = result["attention_mask"].masked_fill(fresh, 1)
     covered = torch.zeros_like(virtual, dtype=torch.bool).scatter_(1, kept, True)
-    ids_wide = torch.where((virtual >= 0) | ~covered, stand_in, result["input_ids"])
-    result["input_ids"] = ids_wide
+    # Behind a row it is padding, which some bases count by; in front of one nothing counts it, but penalties do.
+    behind = stand_in if padding is None or place == "front" else torch.full_like(stand_in, padding)
+    wide = torch.where(covered, result["input_ids"], behind)
+    result["input_ids"] = torch.where(virtual >= 0, stand_in, wide)
     return Arranged(result, virtual, kept, added)
 
 

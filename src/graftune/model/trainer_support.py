@@ -73,18 +73,22 @@ class TrainerSupport(nn.Module):
 
     @cached_property
     def signature(self) -> inspect.Signature:
-        """The base's inputs, as keywords, and ``adapters``."""
+        """The base's inputs, in its order, and ``adapters``."""
         own = inspect.signature(type(self).forward).parameters["adapters"]
         inputs = [p for p in inspect.signature(self.base.forward).parameters.values() if p.kind != p.VAR_POSITIONAL]
-        named = [p if p.kind == p.VAR_KEYWORD else p.replace(kind=p.KEYWORD_ONLY) for p in inputs]
-        return inspect.Signature([own, *named])
+        rest = [p for p in inputs if p.kind == p.VAR_KEYWORD]
+        return inspect.Signature([*(p for p in inputs if p.kind != p.VAR_KEYWORD), own, *rest])
 
     def signed(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A function of a model and its inputs with that signature, made once: the same method each time."""
         if self._signed is None:
+            names = [p.name for p in self.signature.parameters.values() if p.kind == p.POSITIONAL_OR_KEYWORD]
 
-            def forward(model: TrainerSupport, **inputs: Any) -> Any:
-                return function(model, **inputs)
+            def forward(model: TrainerSupport, *args: Any, **inputs: Any) -> Any:
+                given = dict(zip(names, args, strict=False))
+                if len(args) > len(names) or given.keys() & inputs.keys():
+                    model.signature.bind(*args, **inputs)  # which says what is wrong
+                return function(model, **given, **inputs)
 
             positional = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
             parameters = [positional, *self.signature.parameters.values()]
