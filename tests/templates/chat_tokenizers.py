@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 
@@ -30,8 +31,18 @@ def plain(text: str) -> AddedToken:
 
 
 CHATML = [special("<|endoftext|>"), special("<|im_start|>"), special("<|im_end|>")]
-MARKUP = [plain(text) for text in ("<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")]
-LLAMA3 = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|eom_id|>")
+MARKUP = [
+    plain(text)
+    for text in ("<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
+]
+LLAMA3 = (
+    "<|begin_of_text|>",
+    "<|end_of_text|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+)
 PHI = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 DEEPSEEK = ("<｜User｜>", "<｜Assistant｜>", "<think>", "</think>")
 
@@ -87,8 +98,6 @@ def pieces_tokenizer() -> Tokenizer:
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     trained.train_from_iterator(SENTENCES, trainers.BpeTrainer(vocab_size=260, show_progress=False))
-    import json
-
     model = json.loads(trained.to_str())["model"]
     vocab = {"<unk>": 0}
     for text in [*tokens, *model["vocab"]]:
@@ -109,12 +118,14 @@ def unigram_tokenizer() -> Tokenizer:
     trained.train_from_iterator(
         SENTENCES, trainers.UnigramTrainer(vocab_size=150, show_progress=False, unk_token="<unk>")
     )
-    import json
-
     vocab = [tuple(entry) for entry in json.loads(trained.to_str())["model"]["vocab"] if entry[0] != "<unk>"]
     low = min(score for _, score in vocab) - 5
     known = {text for text, _ in vocab}
-    vocab = [("<unk>", 0.0), *vocab, *((f"<0x{byte:02X}>", low) for byte in range(256) if f"<0x{byte:02X}>" not in known)]
+    vocab = [
+        ("<unk>", 0.0),
+        *vocab,
+        *((f"<0x{byte:02X}>", low) for byte in range(256) if f"<0x{byte:02X}>" not in known),
+    ]
     tokenizer = Tokenizer(models.Unigram(vocab, unk_id=0, byte_fallback=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
@@ -130,12 +141,17 @@ def _trained(kind: str) -> str:
 
 
 @cache
-def tokenizer_for(name: str, kind: str | None = None) -> PreTrainedTokenizerFast:
-    """The tokenizer of a template's shape; shared, so not to be changed."""
-    own, added, bos, eos = SHAPES[name]
-    backend = Tokenizer.from_str(_trained(kind or own))
+def _shared(name: str) -> PreTrainedTokenizerFast:
+    return tokenizer_for(name, fresh=True)
+
+
+def tokenizer_for(name: str, *, fresh: bool = False) -> PreTrainedTokenizerFast:
+    """The tokenizer of a template's shape; one for all tests, or a fresh one that may be changed."""
+    if not fresh:
+        return _shared(name)
+    kind, added, bos, eos = SHAPES[name]
+    backend = Tokenizer.from_str(_trained(kind))
     backend.add_tokens(added)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=bos, eos_token=eos, pad_token=eos)
-    tokenizer.add_tokens(added)
     tokenizer.chat_template = (TEMPLATES / f"{name}.jinja").read_text()
     return tokenizer

@@ -6,18 +6,18 @@ its prefix, token by token (`ChatTemplate.split` has the rule for templates that
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from graftune.datasets.values import InvalidValue
 from graftune.errors import unknown
+from graftune.templates.chat_length import beside, fitted
 from graftune.templates.chat_template import ChatTemplate
-from graftune.templates.control import VIRTUAL
-from graftune.templates.messages import Message, answers, question, role_of, text_of, without_oldest_turn
+from graftune.templates.control import VIRTUAL, common
+from graftune.templates.messages import Message, answers, role_of
 from graftune.templates.segments import Column, Virtual, Words
-from graftune.templates.template import NoRoom, Template
+from graftune.templates.template import Template
 
 _NONE: Mapping[str, str] = {}
 
@@ -41,18 +41,22 @@ class Rendered:
     remarks: tuple[str, ...] = ()
 
 
-class _Pair(NamedTuple):
-    prompt: list[int]
-    said: list[int]
-    written: list[bool]  # per token of `said`: whether the assistant writes it
+@dataclass(frozen=True)
+class _Turn:
+    """An answer behind the messages before it, as text: what is generated from, and what is to be generated."""
+
+    before: Sequence[Message]
+    answer: Message
+    prompt: str
+    said: str
 
 
 @dataclass(frozen=True, eq=False)
 class Chat:
     """How conversations are read: by a chat template, with a method's template around the user's last message.
 
-    `first_virtual_id` is the id of the template's first virtual token. `columns` of the methods are the values of
-    other columns than `{input}` that the method's template names.
+    `first_virtual_id` is the id of the template's first virtual token. Where a method takes `columns`, they are the
+    values of the columns other than `{input}` that the method's template names.
     """
 
     chat_template: ChatTemplate
@@ -75,16 +79,16 @@ class Chat:
         message fits.
         """
         accepted, remarks = self.chat_template.accepted(messages)
-        while accepted and self.chat_template.joins_answers and role_of(accepted[-1]) == "assistant":
+        while accepted and self.chat_template.form.joins_answers and role_of(accepted[-1]) == "assistant":
             accepted.pop()  # the answer that is asked for would be joined with this one
         limit = None if max_length is None else max_length - reserved
-        kept, truncated = self._fit(accepted, limit, columns)
+        kept, truncated = fitted(accepted, limit, *self._measure(columns))
         return Prompt(self._prompt_ids(kept, columns), truncated, remarks)
 
     def answer(self, messages: Sequence[Message], *, columns: Mapping[str, str] = _NONE) -> list[int]:
         """What follows the prompt where the last message is the answer, up to and with the token that ends it."""
         accepted, _ = self.chat_template.accepted(messages)
-        return self._pair(accepted[:-1], accepted[-1], columns).said
+        return self._encode(self._turn(accepted[:-1], accepted[-1], columns))[1]
 
     def rows(
         self,
@@ -98,8 +102,8 @@ class Chat:
 
         A row trains all the answers that it has as they would be generated; the others (of a template that drops
         earlier thoughts, of turns that were left out) get rows of their own. Where a row is too long, the oldest
-        turns are left out, then the end of the user's last message, and where that is not enough the answer's end,
-        which is then not marked as one; the question keeps up to half of the room.
+        turns are left out, then the end of the user's last message; an answer that is too long even so is cut at
+        its end, which is then not marked as one, and the question keeps up to half of the room.
 
         Raises as `prompt`, and InvalidValue for a conversation without an answer.
         """
@@ -107,11 +111,21 @@ class Chat:
             raise InvalidValue("has no message of the assistant")
         accepted, remarks = self.chat_template.accepted(messages[: places[-1] + 1])
         waiting = answers(accepted) if every_answer else [len(accepted) - 1]
+        turns = {place: self._turn(accepted[:place], accepted[place], columns) for place in waiting}
         rows: list[Rendered] = []
         while waiting:
-            row, trained = self._row(accepted[: waiting[-1] + 1], set(waiting), max_length, columns, remarks)
-            rows.append(row)
-            waiting = [place for place in waiting if place not in trained]
+            turn, dropped, truncated = self._kept(turns[waiting.pop()], max_length, columns)
+            first, rest = self._encode(turn)
+            ids = [*first, *rest][:max_length]
+            answer = [*([False] * len(first)), *self._written(turn, first, rest, columns)][:max_length]
+            for place in [place for place in waiting if place - dropped > 0]:
+                earlier = turns[place]
+                if dropped:
+                    earlier = self._turn(turn.before[: place - dropped], earlier.answer, columns)
+                if ends := self._within(earlier, turn, ids):
+                    answer[slice(*ends)] = self._written(earlier, ids[: ends[0]], ids[slice(*ends)], columns)
+                    waiting.remove(place)
+            rows.append(Rendered(ids, answer, truncated, remarks))
         return rows[::-1]
 
     def end_ids(self, generation_config: Any = None) -> set[int]:
@@ -135,122 +149,62 @@ class Chat:
         """The text of the last message, as `text` gives it for a generated answer of the same tokens."""
         return self.text(self.answer(messages, columns=columns))
 
-    def _row(
-        self,
-        messages: Sequence[Message],
-        wanted: set[int],
-        max_length: int | None,
-        columns: Mapping[str, str],
-        remarks: tuple[str, ...],
-    ) -> tuple[Rendered, set[int]]:
-        """The row of the last message, and the places of all answers that it trains."""
-        *before, last = messages
-        kept: list[Message] = list(before)
-        pair, truncated = self._pair(kept, last, columns), False
-        if max_length is not None and len(pair.prompt) + len(pair.said) > max_length:
-            kept, truncated = self._beside(before, len(pair.said), max_length, columns), True
-            pair = self._pair(kept, last, columns)
-        ids = [*pair.prompt, *pair.said][:max_length]
-        written = [*([False] * len(pair.prompt)), *pair.written][:max_length]
-        trained = {len(before)}
-        for place in answers(kept):
-            original = place + len(before) - len(kept)
-            if original not in wanted:
-                continue
-            earlier = self._pair(kept[:place], kept[place], columns)
-            start, end = len(earlier.prompt), len(earlier.prompt) + len(earlier.said)
-            if ids[:end] == earlier.prompt + earlier.said:
-                written[start:end] = earlier.written
-                trained.add(original)
-        return Rendered(ids, written, truncated, remarks), trained
+    def _kept(self, turn: _Turn, max_length: int | None, columns: Mapping[str, str]) -> tuple[_Turn, int, bool]:
+        """What is kept of a turn within the length, how many messages were left out, and whether anything was."""
+        first, rest = self._encode(turn)
+        if max_length is None or len(first) + len(rest) <= max_length:
+            return turn, 0, False
+        kept = beside(turn.before, len(rest), max_length, *self._measure(columns))
+        return self._turn(kept, turn.answer, columns), len(turn.before) - len(kept), True
 
-    def _pair(self, before: Sequence[Message], answer: Message, columns: Mapping[str, str]) -> _Pair:
-        """Prompt and answer. Where the whole's tokens do not begin with the prompt's, each is tokenised by itself."""
+    def _turn(self, before: Sequence[Message], answer: Message, columns: Mapping[str, str]) -> _Turn:
         frame = lambda text: self._framed(text, columns)
-        prompt, said = self.chat_template.split(before, answer, frame)
-        first, whole = self._ids(prompt), self._ids(prompt + said)
+        return _Turn(before, answer, *self.chat_template.split(before, answer, frame))
+
+    def _encode(self, turn: _Turn) -> tuple[list[int], list[int]]:
+        """Prompt and answer. Where the whole's tokens do not begin with the prompt's, each is tokenised by itself."""
+        first, whole = self._ids(turn.prompt), self._ids(turn.prompt + turn.said)
         if whole[: len(first)] == first:
-            rest = whole[len(first) :]
-        else:
-            rest = self.chat_template.control.encode(said, continued=True)
-        written = [True] * len(rest)
-        spans = self.chat_template.answer_spans([*before, answer], frame)
-        if spans is not None and self.chat_template.render([*before, answer], frame=frame).startswith(prompt + said):
-            written = self._in_spans(prompt + said, first + rest, spans)[len(first) :]
-            written[-1] = True  # the end has to be learned, whether the template's block holds it or not
-        return _Pair(first, rest, written)
+            return first, whole[len(first) :]
+        return first, self.chat_template.control.encode(turn.said, continued=True)
 
-    def _in_spans(self, text: str, ids: Sequence[int], spans: Sequence[tuple[int, int]]) -> list[bool]:
-        """Which tokens stand in spans of the text, whole or in part."""
-        inside = [False] * len(ids)
+    def _within(self, earlier: _Turn, turn: _Turn, ids: Sequence[int]) -> tuple[int, int] | None:
+        """From where to where a row has an earlier answer just as it would be generated; None where it does not."""
+        if not (turn.prompt + turn.said).startswith(earlier.prompt + earlier.said):
+            return None
+        first, rest = self._encode(earlier)
+        end = len(first) + len(rest)
+        return (len(first), end) if ids[:end] == first + rest else None
+
+    def _written(
+        self, turn: _Turn, first: Sequence[int], rest: Sequence[int], columns: Mapping[str, str]
+    ) -> list[bool]:
+        """Which tokens of the answer the assistant writes: by the template's own blocks where it has them, else all.
+
+        The token that ends it is always among them, since it has to be learned.
+        """
+        messages, frame = [*turn.before, turn.answer], lambda text: self._framed(text, columns)
+        text, spans = turn.prompt + turn.said, self.chat_template.answer_spans(messages, frame)
+        if spans is None or not self.chat_template.render(messages, frame=frame).startswith(text):
+            return [True] * len(rest)
+        ids, written = [*first, *rest], [False] * len(rest)
         for start, end in spans:
-            if start >= len(text) or start == end:
-                continue
-            until = self._ids(text[:end])
-            first, last = _common(self._ids(text[:start]), ids), _common(until, ids)
-            last += last < len(until)  # a token that only begins in the span
-            inside[first:last] = [True] * (min(last, len(ids)) - first)
-        return inside
+            if max(start, len(turn.prompt)) < min(end, len(text)):
+                until = self._ids(text[:end])
+                low, high = common(self._ids(text[:start]), ids), common(until, ids)
+                high += high < len(until)  # a token that only begins in the span
+                for place in range(max(low - len(first), 0), min(high - len(first), len(rest))):
+                    written[place] = True
+        return [*written[:-1], True]
 
-    def _fit(
-        self, messages: Sequence[Message], limit: int | None, columns: Mapping[str, str]
-    ) -> tuple[list[Message], bool]:
-        """The messages of a prompt of at most `limit` tokens, and whether anything had to be left out."""
-        kept, cut = list(messages), False
-        while limit is not None and len(self._prompt_ids(kept, columns)) > limit:
-            shorter = without_oldest_turn(kept)
-            if shorter is None:
-                return self._shortened(kept, limit, columns), True
-            kept, cut = shorter, True
-        return kept, cut
-
-    def _beside(
-        self, before: Sequence[Message], answer: int, max_length: int, columns: Mapping[str, str]
-    ) -> list[Message]:
-        """The messages of a prompt beside an answer of so many tokens; beside a part of it, where the whole cannot."""
-        try:
-            return self._fit(before, max_length - answer, columns)[0]
-        except NoRoom:
-            pass
-        try:
-            return self._fit(before, max_length // 2, columns)[0]
-        except NoRoom:
-            return self._fit(before, max_length - 1, columns)[0]
-
-    def _shortened(self, messages: Sequence[Message], limit: int, columns: Mapping[str, str]) -> list[Message]:
-        """With the end of the user's last message cut, after one of its tokens."""
-        place = question(messages)
-        text = "" if place is None else text_of(messages[place])
-
-        def shorter(end: int) -> list[Message]:
-            return [{**m, "content": text[:end]} if i == place else m for i, m in enumerate(messages)]
-
-        ends = self._token_ends(text)
-        size = lambda end: len(self._prompt_ids(shorter(end), columns))
-        count = bisect_right(ends, limit, key=size)
-        while count and size(ends[count - 1]) > limit:
-            count -= 1  # sizes do not grow quite evenly where a cut changes how the rest is tokenised
-        if not count:
-            raise NoRoom(
-                "the conversation leaves no room for the user's last message",
-                received=f"a limit of {limit} tokens; the system message and the template alone take as many",
-                expected="at least one token of the user's last message within the limit",
-                do="raise the maximum length, or shorten the system message",
-            )
-        return shorter(ends[count - 1])
-
-    def _token_ends(self, text: str) -> list[int]:
-        tokenizer = self.chat_template.tokenizer
-        if not tokenizer.is_fast:
-            return list(range(1, len(text) + 1))
-        found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        return sorted({end for _, end in found["offset_mapping"] if end})
+    def _measure(self, columns: Mapping[str, str]) -> tuple[Any, Any]:
+        return lambda messages: len(self._prompt_ids(messages, columns)), self.chat_template.tokenizer
 
     def _prompt_ids(self, messages: Sequence[Message], columns: Mapping[str, str]) -> list[int]:
         return self._ids(self.chat_template.render(messages, ask=True, frame=lambda text: self._framed(text, columns)))
 
     def _ids(self, text: str) -> list[int]:
-        return self.chat_template.control.encode(text, self.first_virtual_id)
+        return self.chat_template.opening + self.chat_template.control.encode(text, self.first_virtual_id)
 
     def _framed(self, text: str, columns: Mapping[str, str]) -> str:
         """The method's template around a marked text."""
@@ -265,9 +219,3 @@ class Chat:
                     raise unknown("template column", segment.name, {*columns, "input"})
                 framed += text if segment.name == "input" else mark(columns[segment.name])
         return framed
-
-
-def _common(some: Sequence[int], others: Sequence[int]) -> int:
-    """How many ids both begin with."""
-    pairs = zip(some, others, strict=False)
-    return next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(some), len(others)))

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
-from os.path import commonprefix
 from typing import Any
 
 import jinja2
@@ -15,27 +14,19 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from graftune.datasets.values import InvalidValue
 from graftune.errors import GraftuneError
-from graftune.templates.control import ControlTokens
-from graftune.templates.messages import (
-    REPAIRS,
-    Message,
-    fold_system,
-    parsed_arguments,
-    question,
-    role_of,
-    text_of,
-    thoughts,
-)
+from graftune.templates.chat_form import OTHER, PROBE, Form
+from graftune.templates.control import ControlTokens, common
+from graftune.templates.messages import REPAIRS, Message, fold_system, question, role_of, text_of, thoughts
 from graftune.templates.template import special_tokens
 
 #: For tokenizers without one: a heading for each role.
 PLAIN = (
-    "{{ opening }}{% for message in messages %}### {{ message['role'] | capitalize }}:\n{{ message['content'] }}"
-    "{% for call in message['tool_calls'] %}{{ call | tojson }}{% endfor %}\n\n{% endfor %}"
+    "{% for message in messages %}### {{ message['role'] | capitalize }}:\n{{ message['content'] }}"
+    "{% for call in message['tool_calls'] %}{{ call | tojson }}{% endfor %}{{ '\n\n' }}{% endfor %}"
     "{% if add_generation_prompt %}### Assistant:\n{% endif %}"
 )
 FOLDED = "the chat template has no system role: the system message stands at the beginning of the user's message"
-_PROBE, _OTHER = "Xq7probe", "Xq8other"
+_SILENT = "has an answer of which the chat template writes nothing"
 # What foreign code says to values that it was not written for.
 _REFUSALS = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 
@@ -74,6 +65,16 @@ class ChatTemplate:
         """The control tokens that texts may spell."""
         return ControlTokens(self.tokenizer, self.source)
 
+    @cached_property
+    def opening(self) -> list[int]:
+        """The tokens that stand before all text: those of the tokenizer where it has no chat template to write them."""
+        return special_tokens(self.tokenizer)[0] if self.source is PLAIN else []
+
+    @cached_property
+    def form(self) -> Form:
+        """How the template takes messages."""
+        return Form(self._apply)
+
     def accepted(self, messages: Sequence[Message]) -> tuple[list[Message], tuple[str, ...]]:
         """The conversation as the template takes it, and what had to be changed, in words for the user.
 
@@ -81,7 +82,7 @@ class ChatTemplate:
         """
         given = list(messages)
         remarks: tuple[str, ...] = ()
-        if any(role_of(message) == "system" for message in given) and self.folds_system:
+        if any(role_of(message) == "system" for message in given) and self.form.folds_system:
             given, remarks = fold_system(given, keep_first=True), (FOLDED,)
         refusal: InvalidValue | None = None
         for count in range(len(REPAIRS) + 1):
@@ -104,7 +105,7 @@ class ChatTemplate:
 
         Raises InvalidValue, with the template's own words, where it refuses.
         """
-        return self._apply(self._prepared(messages, frame), ask=ask)
+        return self._apply(self._prepared(messages, frame), ask)
 
     def split(self, before: Sequence[Message], answer: Message, frame: Frame | None = None) -> tuple[str, str]:
         """What is generated from, and what is to be generated: the answer up to and with the token that ends it.
@@ -120,11 +121,14 @@ class ChatTemplate:
         said = self._said(prompt, whole, before, answer, frame)
         end = self._end(said)
         if not end[0].removeprefix(self.lead).strip():
-            raise InvalidValue("has an answer of which the chat template writes nothing")
+            raise InvalidValue(_SILENT)
         return prompt, "".join(end)
 
     def answer_spans(self, messages: Sequence[Message], frame: Frame | None = None) -> list[tuple[int, int]] | None:
-        """Where the assistant's own text stands by the template's `{% generation %}` blocks; None: it has none."""
+        """Where the assistant's own text stands in the rendered conversation, by the template's own blocks.
+
+        None for a template without `{% generation %}`.
+        """
         if not re.search(r"\{%[-+]?\s*generation\b", self.source):
             return None
         _, (spans,) = render_jinja_template(
@@ -132,24 +136,9 @@ class ChatTemplate:
             tools=self._tools,
             chat_template=self.source,
             return_assistant_tokens_mask=True,
-            **{**self.tokenizer.special_tokens_map, **self._options},
+            **{**self.tokenizer.special_tokens_map, **self.options},
         )
         return list(spans)
-
-    # What the template does with a conversation that is made up ----------------------------------------------------
-
-    @cached_property
-    def folds_system(self) -> bool:
-        """Whether it refuses a system message, or leaves it out."""
-        asked = {"role": "user", "content": _OTHER}
-        shown = self._try([{"role": "system", "content": _PROBE}, asked])
-        return _PROBE not in (shown or "") and self._try([asked]) is not None
-
-    @cached_property
-    def joins_answers(self) -> bool:
-        """Whether it refuses two answers in a row."""
-        one = [{"role": "user", "content": _PROBE}, {"role": "assistant", "content": _PROBE}]
-        return self._try([*one, one[1]], ask=False) is None and self._try(one, ask=False) is not None
 
     @cached_property
     def tail(self) -> str:
@@ -163,57 +152,24 @@ class ChatTemplate:
 
     @cached_property
     def _around_answer(self) -> tuple[str, str]:
-        before: list[Message] = [{"role": "user", "content": _OTHER}]
-        answer = {"role": "assistant", "content": _PROBE}
-        for asked in (before, [{"role": "system", "content": _OTHER}, *before]):
+        before: list[Message] = [{"role": "user", "content": OTHER}]
+        answer = {"role": "assistant", "content": PROBE}
+        for asked in (before, [{"role": "system", "content": OTHER}, *before]):
             try:
                 prompt, whole = self.render(asked, ask=True), self.render([*asked, answer])
-                lead, _, tail = self._said(prompt, whole, asked, answer, None).partition(_PROBE)
+                lead, _, tail = self._said(prompt, whole, asked, answer, None).partition(PROBE)
             except InvalidValue:
                 continue
             return lead, tail
         return "", ""
 
-    @cached_property
-    def _takes_parts(self) -> bool:
-        parts = [{"type": "text", "text": _PROBE}, {"type": "text", "text": _OTHER}]
-        shown = self._try([{"role": "user", "content": parts}], prepared=True) or ""
-        return _PROBE in shown and _OTHER in shown and not re.search(r"['\"]type['\"]", shown)
-
-    @cached_property
-    def _takes_text(self) -> bool:
-        shown = self._try([{"role": "user", "content": _PROBE}], prepared=True) or ""
-        return _PROBE in shown or not self._takes_parts
-
-    @cached_property
-    def _escapes_arguments(self) -> bool:
-        """Whether it writes arguments that are JSON already as a JSON string."""
-        function = {"name": _OTHER, "arguments": f'{{"{_PROBE}": 1}}'}
-        call = {"id": "a12345678", "type": "function", "function": function}
-        asked = {"role": "user", "content": _OTHER}
-        shown = self._try([asked, {"role": "assistant", "content": "", "tool_calls": [call]}], ask=False, prepared=True)
-        return f'\\"{_PROBE}' in (shown or "")
-
-    def _try(self, messages: Sequence[Message], *, ask: bool = True, prepared: bool = False) -> str | None:
-        try:
-            return self._apply(messages if prepared else [self._prepared_one(m) for m in messages], ask=ask)
-        except InvalidValue:
-            return None
-
     # Rendering ------------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def _options(self) -> dict[str, Any]:
-        if self.source is not PLAIN:
-            return dict(self.options)
-        opening = self.tokenizer.convert_ids_to_tokens(special_tokens(self.tokenizer)[0])
-        return {**self.options, "opening": "".join(opening)}
 
     @cached_property
     def _tools(self) -> Any:
         return self.control.mark(self.tools)
 
-    def _apply(self, messages: Sequence[Message], *, ask: bool) -> str:
+    def _apply(self, messages: Sequence[Message], ask: bool) -> str:
         try:
             rendered: str = self.tokenizer.apply_chat_template(
                 list(messages),
@@ -221,7 +177,7 @@ class ChatTemplate:
                 chat_template=self.source,
                 tokenize=False,
                 add_generation_prompt=ask,
-                **self._options,
+                **self.options,
             )
         except _REFUSALS as error:
             raise InvalidValue(f"is a conversation that the chat template refuses: {error}") from error
@@ -229,24 +185,13 @@ class ChatTemplate:
 
     def _prepared(self, messages: Sequence[Message], frame: Frame | None) -> list[Message]:
         """Messages in the form that the template takes, their texts marked, the last question in its frame."""
-        if any(role_of(message) == "system" for message in messages) and self.folds_system:
-            messages = fold_system(messages)
-        if any(message.get("tool_calls") for message in messages) and self._escapes_arguments:
-            messages = parsed_arguments(messages)
-        place = question(messages) if frame else None
-        return [self._prepared_one(m, frame if i == place else None) for i, m in enumerate(messages)]
-
-    def _prepared_one(self, message: Message, frame: Frame | None = None) -> Message:
-        own = {key: value for key, value in message.items() if value is not None}
-        own = self.control.mark(own, assistant=role_of(message) == "assistant")
-        if frame:
-            own["content"] = frame(text_of(own))
-        content = own.get("content")
-        if isinstance(content, str) and not self._takes_text:
-            own["content"] = [{"type": "text", "text": content}]
-        elif content is not None and not isinstance(content, str) and not self._takes_parts:
-            own["content"] = text_of(own)
-        return own
+        taken = [self.control.mark(m, assistant=role_of(m) == "assistant") for m in self.form.taken(messages)]
+        place = question(taken) if frame else None
+        if frame is None or place is None:
+            return taken
+        asked = taken[place]
+        [taken[place]] = self.form.taken([{**asked, "content": frame(text_of(asked))}])
+        return taken
 
     # The answer -----------------------------------------------------------------------------------------------------
 
@@ -255,14 +200,17 @@ class ChatTemplate:
         if whole.startswith(prompt):
             return whole[len(prompt) :]
         plain, own = answer, ""
-        tag = re.search(r"</?(\w+)>", prompt[len(commonprefix([prompt, whole])) :])
+        tag = re.search(r"</?(\w+)>", prompt[common(prompt, whole) :])
         if tag:
             own, plain = thoughts(answer, tag[1])
             without = self.render([*before, plain], frame=frame)
             if without.startswith(prompt):
                 return without[len(prompt) :]
-        head, _, _ = self.render([*before, {"role": "assistant", "content": _PROBE}], frame=frame).partition(_PROBE)
-        body = whole[len(commonprefix([head, whole])) :]
+        probed = self.render([*before, {"role": "assistant", "content": PROBE}], frame=frame)
+        head, found, _ = probed.rpartition(PROBE)
+        if not found:
+            raise InvalidValue(_SILENT)
+        body = whole[common(head, whole) :]
         if tag is None or not prompt.rstrip().endswith(f"<{tag[1]}>"):
             gap = head[len(head.rstrip()) :]
             return body if prompt.endswith(gap) else gap + body

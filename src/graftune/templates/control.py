@@ -8,7 +8,7 @@ it trims or moves, and `encode` takes them out again. Without marks, ids are exa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -171,7 +171,7 @@ class ControlTokens:
         ids = encode(text, split_special_tokens=True)
         if self._ids.isdisjoint(ids) or not self.pattern.search(text):
             return ids
-        # A token that is not called special, or that the vocabulary also has as a piece of text: its first letter apart.
+        # A token that is not called special, or that is a piece of text in the vocabulary too: its first letter apart.
         ids = []
         for piece in self.pattern.sub(lambda match: match[0][0] + OPEN + match[0][1:], text).split(OPEN):
             ids += self._plain(piece, continued=continued)
@@ -188,6 +188,12 @@ class ControlTokens:
             if both[: len(alone)] == alone:
                 return both[len(alone) :]
         return self._alone(text, **options)
+
+
+def common(some: Sequence[object], others: Sequence[object]) -> int:
+    """How many letters or ids both begin with."""
+    pairs = zip(some, others, strict=False)
+    return next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(some), len(others)))
 
 
 def _any(texts: Any) -> re.Pattern[str]:
