@@ -1,0 +1,200 @@
+"""Control tokens: a text that merely spells one, such as `<|im_end|>` in a question, is read as the text it is.
+
+A chat template writes control tokens and texts into one string. So texts are marked before they are rendered: what
+spells a control token stands between `OPEN` and `CLOSE`. The marks pass through the template with the text, whatever
+it trims or moves, and `encode` takes them out again. Without marks, ids are exactly the tokenizer's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jinja2
+
+from graftune.errors import GraftuneError
+from graftune.templates.template import tokens
+
+# Letters of Linear A, which nobody writes: `strip` and `repr` leave them as they are. A text that does have one is
+# marked there like one that spells a control token.
+OPEN, CLOSE, VIRTUAL = "\U00010600", "\U00010601", "\U00010602"
+
+
+@dataclass(frozen=True, eq=False)
+class ControlTokens:
+    """The control tokens of a tokenizer under a chat template.
+
+    They are its special tokens, and the added tokens that the template itself writes (DeepSeek's `<｜User｜>` is not
+    called special), but no white space and no plain words.
+    """
+
+    tokenizer: Any
+    source: str
+
+    @cached_property
+    def _tokens(self) -> dict[str, Any]:
+        try:
+            lexed = list(jinja2.Environment().lex(self.source))
+        except jinja2.TemplateSyntaxError as error:
+            raise GraftuneError(
+                "the chat template cannot be read",
+                received=f"line {error.lineno}: {error.message}",
+                expected="a Jinja template",
+                do="correct the tokenizer's chat template",
+            ) from error
+        written = "\0".join(text for _, kind, text in lexed if kind in ("data", "string"))
+        added = {token.content: token for token in self.tokenizer.added_tokens_decoder.values()}
+        return {
+            text: token
+            for text, token in added.items()
+            if len(text) > 1 and not text.isspace() and not text.isalnum() and (token.special or text in written)
+        }
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Any control token, the longer before the shorter."""
+        return _any(self._tokens)
+
+    @cached_property
+    def _text(self) -> re.Pattern[str]:
+        return _any([*self._tokens, OPEN, CLOSE, VIRTUAL])
+
+    @cached_property
+    def _pairs(self) -> set[str]:
+        """Pairs like `<think>` and `</think>` that are not called special: the assistant itself writes them."""
+
+        def in_pair(text: str) -> bool:
+            bracket, name = text[0], text[1:].removeprefix("/")
+            return {bracket + name, f"{bracket}/{name}"} <= self._tokens.keys()
+
+        return {text for text, token in self._tokens.items() if not token.special and in_pair(text)}
+
+    @cached_property
+    def _assistants_text(self) -> re.Pattern[str]:
+        return _any([*self._tokens.keys() - self._pairs, OPEN, CLOSE, VIRTUAL])
+
+    @cached_property
+    def _pieces(self) -> re.Pattern[str]:
+        return re.compile(
+            f"{OPEN}(?P<spelled>{self._text.pattern}){CLOSE}|(?P<control>{self.pattern.pattern})"
+            f"|(?P<stray>[{OPEN}{CLOSE}])|(?P<virtual>{VIRTUAL})"
+        )
+
+    def mark(self, value: Any, *, assistant: bool = False) -> Any:
+        """A text, or all texts of lists and dicts, with marks around what spells a control token."""
+        if isinstance(value, str):
+            pattern = self._assistants_text if assistant else self._text
+            return pattern.sub(lambda match: OPEN + match.group() + CLOSE, value)
+        if isinstance(value, Mapping):
+            return {key: self.mark(item, assistant=assistant) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.mark(item, assistant=assistant) for item in value]
+        return value
+
+    def last(self, text: str) -> re.Match[str] | None:
+        """The last control token that is the template's alone to write."""
+        written = [match for match in self._pieces.finditer(text) if match["control"]]
+        return next((match for match in reversed(written) if match["control"] not in self._pairs), None)
+
+    def encode(self, text: str, first_virtual_id: int = 0, *, continued: bool = False) -> list[int]:
+        """The ids of a marked text; `continued` says that other text stands before it.
+
+        A run of text between two control tokens in which something is marked is tokenised without any added token;
+        everything else as the tokenizer does by itself. Every `VIRTUAL` is the next virtual token.
+        """
+        ids: list[int] = []
+        before = "text" if continued else ""
+        for kind, run in self._runs(text):
+            if kind == "virtual":
+                ids.append(first_virtual_id)
+                first_virtual_id += 1
+            elif kind == "text":
+                starts = self.pattern.match(run)
+                ids += self._continue(run) if before == "text" and not starts else tokens(self.tokenizer, run)
+            else:
+                glued = before == "text" and not self._restarts
+                ids += self._plain(run, continued=glued)
+            before = "" if kind == "virtual" else "text"
+        return ids
+
+    def _runs(self, text: str) -> Iterator[tuple[str, str]]:
+        """What is tokenised together: ("text", …), ("spelled", …) where something is marked, or ("virtual", "")."""
+        done, run, spelled, strips = "", "", False, False  # `done` ends with a control token, `run` follows it
+        place = 0
+
+        def flush() -> Iterator[tuple[str, str]]:
+            if spelled:
+                if done:
+                    yield "text", done
+                yield "spelled", run.lstrip() if strips else run
+            elif done + run:
+                yield "text", done + run
+
+        for match in self._pieces.finditer(text):
+            run += text[place : match.start()]
+            place = match.end()
+            if match["virtual"]:
+                yield from flush()
+                yield "virtual", ""
+                done, run, spelled, strips = "", "", False, False
+            elif control := match["control"]:
+                token = self._tokens[control]
+                if spelled:
+                    run = run.rstrip() if token.lstrip else run
+                    yield from flush()
+                    done, spelled = control, False
+                else:
+                    done += run + control
+                run, strips = "", token.rstrip
+            else:
+                run += match["spelled"] or ""
+                spelled = True
+        run += text[place:]
+        yield from flush()
+
+    @cached_property
+    def _restarts(self) -> bool:
+        """Whether text behind a control token is tokenised like text at the start."""
+        control = next(iter(self._tokens), "")
+        return bool(control) and tokens(self.tokenizer, control + "a")[1:] == tokens(self.tokenizer, "a")
+
+    @cached_property
+    def _ids(self) -> set[int]:
+        return {self.tokenizer.convert_tokens_to_ids(text) for text in self._tokens}
+
+    def _plain(self, text: str, *, continued: bool) -> list[int]:
+        """The ids of text without any control token, whatever it spells."""
+        encode = self._continue if continued else self._alone
+        ids = encode(text, split_special_tokens=True)
+        if self._ids.isdisjoint(ids) or not self.pattern.search(text):
+            return ids
+        # A token that is not called special, or that is a piece of text in the vocabulary too: its first letter apart.
+        ids = []
+        for piece in self.pattern.sub(lambda match: match[0][0] + OPEN + match[0][1:], text).split(OPEN):
+            ids += self._plain(piece, continued=continued)
+            continued = True
+        return ids
+
+    def _alone(self, text: str, **options: Any) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False, **options).input_ids)
+
+    def _continue(self, text: str, **options: Any) -> list[int]:
+        """The ids of text that follows other text: without the space that some tokenizers put before a first word."""
+        for other in ("\n", "a", "."):
+            both, alone = self._alone(other + text, **options), self._alone(other, **options)
+            if both[: len(alone)] == alone:
+                return both[len(alone) :]
+        return self._alone(text, **options)
+
+
+def common(some: Sequence[object], others: Sequence[object]) -> int:
+    """How many letters or ids both begin with."""
+    pairs = zip(some, others, strict=False)
+    return next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(some), len(others)))
+
+
+def _any(texts: Any) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or "(?!)")
