@@ -142,6 +142,12 @@ SUMMARY = (
 )
 BOX = (4.0, 5.0, 24.0, 15.0)
 #: The first rows that each file holds, read off by eye; the others hold the reviews.
+CATS = [
+    (
+        ({"role": "user", "content": "Give three names for a cat."},),
+        {"role": "assistant", "content": "Moss, Pixel and Bruno."},
+    )
+]
 ROWS: dict[str, list[tuple[object, object]]] = {
     "reviews.json": NUMBERED,
     "reviews.tsv": [*NUMBERED[:9], ('"Warm," he said', "1")],
@@ -161,8 +167,7 @@ ROWS: dict[str, list[tuple[object, object]]] = {
     "squad.jsonl": [("When was the mill built?", (("1871", 22),))],
     "translations.tsv": [("good morning", "guten Morgen")],
     "summaries.jsonl": [(SUMMARY, "Alden will plant 40 trees.")],
-    "alpaca.json": [((("user", "Give three names for a cat."),), "Moss, Pixel and Bruno.")],
-    "sharegpt.json": [((("user", "Give three names for a cat."),), "Moss, Pixel and Bruno.")],
+    **dict.fromkeys(("alpaca.json", "sharegpt.json"), CATS),
 }
 IMAGES = ("classes", "imagefolder", "pictures.csv", "web_pictures.csv", "pictures.parquet")
 OBJECTS = ("coco", "objects.jsonl", "voc")

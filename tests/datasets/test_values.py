@@ -151,12 +151,12 @@ def test_a_folder_of_pascal_voc_files(tmp_path):
     assert task.problem(empty) == "box (3, 2, 3, 4) of 'cell' is empty"
 
 
-def test_a_conversation_makes_an_example_for_every_answer(tmp_path):
-    talk = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
+def test_a_conversation_is_one_example_up_to_its_last_answer(tmp_path):
+    talk = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"), ("user", "e")]
     messages = [{"role": role, "content": text} for role, text in talk]
     (tmp_path / "x.jsonl").write_text(json.dumps({"messages": messages}))
     rows = read(tmp_path / "x.jsonl", columns=Instruct.columns).rows
-    assert [(row.input, row.target) for row in rows] == [((("user", "a"),), "b"), (tuple(talk[:3]), "d")]
+    assert [(row.input, row.target) for row in rows] == [(tuple(messages[:3]), messages[3])]
 
 
 def said(role, content, **more):

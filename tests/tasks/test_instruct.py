@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from transformers import GPT2Config
+from transformers import GPT2Config, T5Config
 
+import real_tokenizers
 from graftune.datasets import Row, read
 from graftune.datasets.rows import rows_of
 from graftune.errors import GraftuneError
@@ -21,7 +22,13 @@ CHAT = (
     "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
 )
 FIRST = 1000
-TALK = (("user", "good?"), ("assistant", "bad"), ("user", "he?"))
+TALK = tuple(
+    {"role": role, "content": text} for role, text in (("user", "good?"), ("assistant", "bad"), ("user", "he?"))
+)
+
+
+def said(before, text):
+    return Row(before, {"role": "assistant", "content": text}, 1)
 
 
 def chatty(wrap=None):
@@ -34,36 +41,66 @@ def bound(tokenizer, **options):
     return Instruct(**options).bind(GPT2Config(pad_token_id=0), tokenizer)
 
 
-def rendered(tokenizer, messages, ask):
-    named = [{"role": role, "content": text} for role, text in messages]
-    return tokenizer.apply_chat_template(named, tokenize=False, add_generation_prompt=ask)
-
-
 @pytest.mark.parametrize("wrap", [None, ("<s>", "")])
-def test_ids_are_those_of_the_chat_template_and_labels_those_of_the_answer(wrap):
+def test_ids_are_those_of_the_chat_template_and_labels_those_of_all_answers(wrap):
     tokenizer = chatty(wrap)
-    (features,) = bound(tokenizer, system="be good").encode(
-        Row(TALK, "he he", 1), PromptEncoder(tokenizer, Template(), FIRST)
-    )
-    messages = (("system", "be good"), *TALK)
-    prompt = tokens(tokenizer, rendered(tokenizer, messages, True))  # begins with <s>, which is not doubled
-    answer = tokens(tokenizer, "he he</s>")
-    assert features.ids == prompt + answer
-    assert features.labels == [-100] * len(prompt) + answer
+    task = bound(tokenizer, system="be good")
+    (features,) = task.encode(said(TALK, "he he"), PromptEncoder(tokenizer, Template(), FIRST))
+    messages = [{"role": "system", "content": "be good"}, *TALK, {"role": "assistant", "content": "he he"}]
+    whole = list(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False))
+    assert features.ids == whole[: len(features.ids)]
+    assert features.ids[-1] == tokenizer.eos_token_id
+    prompts = [
+        len(tokenizer.apply_chat_template(messages[:n], add_generation_prompt=True, return_dict=False)) for n in (2, 4)
+    ]
+    answers = [len(tokens(tokenizer, text)) for text in ("bad</s>", "he he</s>")]
+    spans = {place for start, size in zip(prompts, answers, strict=True) for place in range(start, start + size)}
+    assert features.labels == [token if place in spans else -100 for place, token in enumerate(features.ids)]
+    # what is generated from is the beginning of what is trained
+    prompt = task.prompt(said(TALK, "he he"), PromptEncoder(tokenizer, Template(), FIRST)).ids
+    assert features.ids[: len(prompt)] == prompt
+    assert features.ids[len(prompt) :] == task.answer(said(TALK, "he he"))
+
+
+def test_every_answer_of_a_conversation_is_asked_for():
+    task = bound(chatty())
+    asked = task.questions([said(TALK, "he he")])
+    assert [(len(row.input), row.target["content"]) for row in asked] == [(1, "bad"), (3, "he he")]
+    assert [task.references(row) for row in asked] == [["bad"], ["he he"]]
+
+
+def test_an_encoder_reads_the_texts_and_a_decoder_writes_the_answer_with_its_end():
+    tokenizer = real_tokenizers.t5()
+    task = Instruct().bind(T5Config(pad_token_id=0, d_model=8), tokenizer)
+    (pair,) = task.encode(said(TALK[2:], "the boat"), PromptEncoder(tokenizer))
+    assert pair.ids == tokenizer("he?").input_ids
+    assert pair.labels == tokenizer("the boat").input_ids
+    first, second = task.encode(said(TALK, "the boat"), PromptEncoder(tokenizer))
+    assert second.ids == tokenizer("good?\nbad\nhe?").input_ids
+
+
+def test_a_refused_conversation_is_a_bad_line():
+    tokenizer = chatty()
+    tokenizer.chat_template = "{{ raise_exception('only weather') }}" + CHAT
+    assert "only weather" in bound(tokenizer).problem(said(TALK, "x"))
 
 
 def test_a_tokenizer_without_a_template_gets_headings():
     tokenizer = byte_level()
-    (features,) = bound(tokenizer).encode(Row((("user", "hi"),), "he", 1), PromptEncoder(tokenizer, Template(), FIRST))
+    (features,) = bound(tokenizer).encode(
+        said(({"role": "user", "content": "hi"},), "he"), PromptEncoder(tokenizer, Template(), FIRST)
+    )
     text = "### User:\nhi\n\n### Assistant:\n"
     assert features.ids == tokens(tokenizer, text) + tokens(tokenizer, "he") + [tokenizer.eos_token_id]
 
 
 def test_a_methods_template_stands_around_the_last_question():
     tokenizer = chatty()
-    (features,) = bound(tokenizer).encode(
-        Row(TALK, "x", 1), PromptEncoder(tokenizer, Template("{P:2}{input}{P:1}"), FIRST)
-    )
+    template = Template("{P:2}{input}{P:1}")
+    # It is around another question where an earlier answer is generated: that one has a row of its own.
+    first, features = bound(tokenizer).encode(said(TALK, "x"), PromptEncoder(tokenizer, template, FIRST))
+    question = first.ids[first.ids.index(FIRST) + 2 : first.ids.index(FIRST + 2)]
+    assert question == tokens(tokenizer, "good?")
     place = features.ids.index(FIRST)
     assert features.ids[place : place + 2] == [FIRST, FIRST + 1]
     assert features.ids[place + 2 : features.ids.index(FIRST + 2)] == tokens(tokenizer, "he?")
@@ -71,16 +108,14 @@ def test_a_methods_template_stands_around_the_last_question():
 
 def test_what_is_too_long_loses_its_oldest_messages_first():
     tokenizer = chatty()
-    (short,) = bound(tokenizer).encode(Row(TALK[2:], "x", 1), PromptEncoder(tokenizer, Template(), FIRST))
-    (cut,) = bound(tokenizer).encode(Row(TALK, "x", 1), PromptEncoder(tokenizer, Template(), FIRST, len(short.ids)))
+    (short,) = bound(tokenizer).encode(said(TALK[2:], "x"), PromptEncoder(tokenizer, Template(), FIRST))
+    _, cut = bound(tokenizer).encode(said(TALK, "x"), PromptEncoder(tokenizer, Template(), FIRST, len(short.ids)))
     assert (cut.ids, cut.truncated) == (short.ids, True)
-    (less,) = bound(tokenizer).encode(
-        Row(TALK, "x", 1), PromptEncoder(tokenizer, Template(), FIRST, len(short.ids) - 1)
-    )
+    *_, less = bound(tokenizer).encode(said(TALK, "x"), PromptEncoder(tokenizer, Template(), FIRST, len(short.ids) - 1))
     assert len(less.ids) == len(short.ids) - 1
     assert less.ids[-2:] == short.ids[-2:]
     with pytest.raises(GraftuneError, match="line 1: the sequence is too long"):
-        bound(tokenizer).encode(Row(TALK, "x", 1), PromptEncoder(tokenizer, Template(), FIRST, 12))
+        bound(tokenizer).encode(said(TALK, "x"), PromptEncoder(tokenizer, Template(), FIRST, 12))
 
 
 ALPACA = [
@@ -93,20 +128,23 @@ def test_alpacas_input_is_read_and_a_misspelt_context_refused(tmp_path):
     rows = read(write(tmp_path / "a.jsonl", ALPACA), columns=Instruct.columns).rows
     task = Instruct().fit(rows)
     assert task.context == "input"
-    assert [task.messages(row)[-1][1] for row in rows] == ["sum\n\n1 2", "greet"]
-    assert Instruct(context="").fit(rows).messages(rows[0])[-1][1] == "sum"
+    assert [task.messages(row)[-1]["content"] for row in rows] == ["sum\n\n1 2", "greet"]
+    assert Instruct(context="").fit(rows).messages(rows[0])[-1]["content"] == "sum"
     with pytest.raises(GraftuneError, match="unknown column 'inputt'"):
         Instruct(context="inputt").fit(rows)
     # a file without an instruction has its question in `input`
     plain = read(write(tmp_path / "b.jsonl", [{"input": "1 2", "output": "3"}]), columns=Instruct.columns).rows
     assert Instruct().fit(plain).context == ""
     # what is typed in has only what was given
-    assert task.messages(rows_of(["sum"], Instruct.columns)[0])[-1][1] == "sum"
-    assert task.messages(rows_of([ALPACA[0]], Instruct.columns)[0])[-1][1] == "sum\n\n1 2"
+    assert task.messages(rows_of(["sum"], Instruct.columns)[0])[-1]["content"] == "sum"
+    assert task.messages(rows_of([ALPACA[0]], Instruct.columns)[0])[-1]["content"] == "sum\n\n1 2"
 
 
 def test_a_context_column_follows_the_instruction():
-    row = Row((("user", "sum"),), "x", 1, columns={"input": "1 2"})
+    row = Row(({"role": "user", "content": "sum"},), None, 1, columns={"input": "1 2"})
     task = Instruct(context="input")
-    assert task.messages(row)[-1][1] == "sum\n\n1 2"
-    assert task.messages(Row((("user", "sum"),), "x", 1, columns={"input": ""}))[-1][1] == "sum"
+    assert task.messages(row)[-1]["content"] == "sum\n\n1 2"
+    assert (
+        task.messages(Row(({"role": "user", "content": "sum"},), None, 1, columns={"input": ""}))[-1]["content"]
+        == "sum"
+    )

@@ -129,7 +129,7 @@ def test_text_that_spells_a_control_token_stays_text(name, role):
     tokenizer = tokenizer_for(name)
     for token in tokenizer.added_tokens_decoder.values():
         markup = token.content.strip("</>") in ("think", "tool_call", "tool_response")
-        if not token.special and (markup and role == "assistant" or token.content not in tokenizer.chat_template):
+        if not token.special and ((markup and role == "assistant") or token.content not in tokenizer.chat_template):
             continue
         spelled = [{**m, "content": f"so {token.content} it is"} if m["role"] == role else m for m in [SYSTEM, *TALK]]
         worded = [{**m, "content": "so it is"} if m["role"] == role else m for m in [SYSTEM, *TALK]]

@@ -28,7 +28,7 @@ class Row:
     input: Any
     target: Any
     line: int
-    references: tuple[str, ...] = ()
+    references: tuple[Any, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property

@@ -50,7 +50,7 @@ def write(
     Prompts are cut to the maximum length and to what the base's positions leave beside `max_new_tokens`. A base that
     was not trained goes on after its answer: what follows the first blank line is left out.
     """
-    groups = grouped(rows, task.group_key)
+    groups = grouped(task.questions(rows), task.group_key)
     limit = prompt_limit(model, task, encoder.max_length, task.task.max_new_tokens)
     prompts = [task.prompt(row, replace(encoder, max_length=limit)) for row in groups]
     ends = end_ids(model, task)
@@ -85,7 +85,7 @@ def end_ids(model: AdaptedModel, task: BoundWriting) -> list[int]:
     """All tokens that end a text: what is trained on, and what the checkpoint's own settings name."""
     own = getattr(getattr(model.base, "generation_config", None), "eos_token_id", None)
     several = own if isinstance(own, list | tuple) else [own]
-    return list(dict.fromkeys([task.end, *(int(token) for token in several if token is not None)]))
+    return list(dict.fromkeys([*sorted(task.ends), *(int(token) for token in several if token is not None)]))
 
 
 def from_checkpoint(model: AdaptedModel) -> dict[str, Any]:

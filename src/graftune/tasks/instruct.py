@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
@@ -11,33 +12,27 @@ from graftune.datasets.columns import Columns
 from graftune.datasets.rows import Row
 from graftune.errors import unknown
 from graftune.tasks import metrics
-from graftune.tasks.bound import BoundTask
-from graftune.tasks.features import PromptEncoder, TooLong
-from graftune.tasks.writing import EXAMPLES_END, BoundWriting, WritingTask
-from graftune.templates.template import Encoded, Template, special_tokens, tokens
+from graftune.tasks.batches import IGNORED
+from graftune.tasks.bound import Batch, BoundTask
+from graftune.tasks.features import Features, PromptEncoder, TooLong
+from graftune.tasks.writing import EXAMPLES_END, BoundWriting, Pair, WritingTask
+from graftune.templates.chat import Chat
+from graftune.templates.chat_template import ChatTemplate
+from graftune.templates.messages import Message, answers, question, source_text, text_of
+from graftune.templates.template import Encoded, NoRoom
 
-#: For tokenizers without one: a heading for each role.
-PLAIN = (
-    "{% for message in messages %}### {{ message['role'] | capitalize }}:\n{{ message['content'] }}\n\n{% endfor %}"
-    "{% if add_generation_prompt %}### Assistant:\n{% endif %}"
-)
 LOOKED_AT = 1000  # rows that show whether there is a context
 CONTEXTS = ("input", "context")
-_SLOT = "GRAFTUNE-INPUT-SLOT"
-Conversation = tuple[tuple[str, str], ...]
 
 
 def examples(given: Any, wanted: Any) -> list[tuple[Any, Any]]:
-    """An example for every answer of the assistant: the messages before it, and the answer."""
+    """An instruction and its answer, or a conversation up to its last answer, and that answer."""
     if isinstance(given, str):
-        return [((("user", given),), wanted)]
-    return [(given[:place], text) for place, (role, text) in enumerate(given) if role == "assistant" and place]
-
-
-def _is_context(row: Row, name: str) -> bool:
-    """Whether a column has text that is not the instruction itself."""
-    text = row.columns.get(name, "").strip()
-    return bool(text) and text != row.input[-1][1].strip()
+        message = None if wanted is None else {"role": "assistant", "content": wanted}
+        return [(({"role": "user", "content": given},), message)]
+    if wanted is None or not (places := answers(given)):
+        return [(tuple(given), None)]
+    return [(tuple(given[: places[-1]]), given[places[-1]])]
 
 
 @dataclass(frozen=True)
@@ -45,10 +40,10 @@ class Instruct(WritingTask):
     """Input: an instruction, or a conversation in a column `messages`; target: the assistant's answer.
 
     Both are rendered by the tokenizer's own chat template, a plain one where it has none; the loss is on answers
-    alone. A conversation with several answers makes one example for each. `system` is a first message for all.
-    Where it is too long, the oldest messages are left out, then the end of the last question. `context` names a column
-    whose text, where there is any, follows the instruction: by default Alpaca's `input`, or `context`, where the data
-    has one beside the instruction; "" turns it off.
+    alone, on all of a conversation's. `system` is a first message for all. Where it is too long, the oldest turns are
+    left out, then the end of the last question. `context` names a column whose text, where there is any, follows the
+    instruction: by default Alpaca's `input`, or `context`, where the data has one beside the instruction; "" turns it
+    off.
     """
 
     max_new_tokens: int = 128
@@ -62,7 +57,7 @@ class Instruct(WritingTask):
     columns: ClassVar[Columns] = Columns(
         ("instruction", "prompt", "question", "query", "input"),
         ("output", "response", "answer", "completion", "target"),
-        joint={"messages": values.messages, "conversations": values.messages},
+        joint={"messages": values.conversation, "conversations": values.conversation},
         examples=examples,
     )
 
@@ -98,15 +93,26 @@ class Instruct(WritingTask):
         return metrics.rouge_first(metrics.generation(texts, references), texts, references)
 
     def demonstration(self, row: Row) -> str:
-        return f"{self.messages(row)[-1][1]}\n{row.target}{EXAMPLES_END}"
+        return f"{last_question(self.messages(row))}\n{text_of(row.target)}{EXAMPLES_END}"
 
-    def messages(self, row: Row) -> Conversation:
+    def messages(self, row: Row) -> list[Message]:
         """The messages before the answer."""
-        first = (("system", self.system),) if self.system else ()
-        *others, (role, text) = row.input
+        messages: list[Message] = list(row.input)
         if self.context and (more := row.columns.get(self.context, "")).strip():
-            text = f"{text}\n\n{more}"
-        return (*first, *others, (role, text))
+            messages[-1] = {**messages[-1], "content": f"{text_of(messages[-1])}\n\n{more}"}
+        return [{"role": "system", "content": self.system}, *messages] if self.system else messages
+
+
+def last_question(messages: Sequence[Message]) -> str:
+    """The text of the user's last message."""
+    place = question(messages)
+    return "" if place is None else text_of(messages[place])
+
+
+def _is_context(row: Row, name: str) -> bool:
+    """Whether a column has text that is not the instruction itself."""
+    text = row.columns.get(name, "").strip()
+    return bool(text) and text != last_question(row.input).strip()
 
 
 class BoundInstruct(BoundWriting):
@@ -114,51 +120,112 @@ class BoundInstruct(BoundWriting):
 
     task: Instruct
 
+    def __init__(self, task: Instruct, config: Any, processor: Any) -> None:
+        super().__init__(task, config, processor)
+        self.chat_template = ChatTemplate(processor)
+
+    def problem(self, row: Row) -> str | None:
+        """What the chat template says where it refuses a conversation."""
+        if self.is_encoder_decoder:
+            return None
+        try:
+            self.chat_template.accepted([*self.task.messages(row), *([] if row.target is None else [row.target])])
+        except values.InvalidValue as error:
+            return str(error)
+        return None
+
+    @property
+    def ends(self) -> set[int]:
+        return super().ends if self.is_encoder_decoder else Chat(self.chat_template).end_ids() or super().ends
+
     def prompt(self, row: Row, encoder: PromptEncoder, reserved: int = 0) -> Encoded:
-        """The rendered conversation, with the method's template around the last question."""
+        """The rendered conversation, with the method's template around the last question.
+
+        An encoder reads the texts of all messages, without roles.
+        """
         messages = self.task.messages(row)
-        before = [message for message in messages if message[0] == "system"]
-        rest = [message for message in messages if message[0] != "system"]
-        turns = len(rest)
-        while True:
-            whole = Template(self._around(before + rest, encoder.template.text))
-            last = replace(row, input=rest[-1][1])
-            try:
-                found = replace(encoder, template=whole).fit(last, reserved=reserved, suffix=False)
-            except TooLong:
-                if len(rest) < 3:
-                    raise
-            else:
-                if not found.truncated or len(rest) < 3:
-                    return found._replace(truncated=found.truncated or len(rest) < turns)
-            rest = rest[2:]  # a question and its answer
+        if self.is_encoder_decoder:
+            return encoder.fit(replace(row, input=source_text(messages)))
+        try:
+            found = self._chat(encoder).prompt(
+                messages, max_length=encoder.max_length, reserved=reserved, columns=row.columns
+            )
+        except NoRoom as error:
+            raise _too_long(row, encoder) from error
+        return Encoded(found.ids, found.truncated, {})
 
     def answer(self, row: Row) -> list[int]:
-        """The answer as the chat template writes it, up to the token that ends a text."""
-        messages = self.task.messages(row)
-        before = self._render(messages, ask=True)
-        whole = self._render([*messages, ("assistant", row.target)], ask=False)
-        said = whole[len(before) :] if whole.startswith(before) else row.target
-        ids = tokens(self.processor, said)
-        if self.end in ids:
-            return ids[: ids.index(self.end) + 1]
-        return [*tokens(self.processor, said.rstrip()), self.end]
+        """The answer as the chat template writes it, up to the token that ends it."""
+        if self.is_encoder_decoder:
+            return self.target(text_of(row.target))
+        return Chat(self.chat_template).answer([*self.task.messages(row), row.target])
+
+    def encode(self, row: Row, encoder: PromptEncoder) -> Sequence[Features]:
+        """The conversation, with labels on all answers; several rows where one cannot hold them all as written."""
+        if self.is_encoder_decoder:
+            pairs = []
+            for asked in self.questions([row]):
+                prompt = self.prompt(asked, encoder)
+                kept = self.answer(asked)[: encoder.max_length]
+                pairs.append(Pair(prompt.ids, kept, prompt.truncated))
+            return pairs
+        messages = [*self.task.messages(row), row.target]
+        try:
+            rows = self._chat(encoder).rows(messages, max_length=encoder.max_length, columns=row.columns)
+        except NoRoom as error:
+            raise _too_long(row, encoder) from error
+        return [
+            Features(
+                own.ids, [i if said else IGNORED for i, said in zip(own.ids, own.answer, strict=True)], own.truncated
+            )
+            for own in rows
+        ]
+
+    def questions(self, rows: Sequence[Row]) -> list[Row]:
+        """A row for every answer of a conversation: the messages before it, and the answer."""
+        found = []
+        for row in rows:
+            found += [replace(row, input=row.input[:place], target=row.input[place]) for place in answers(row.input)]
+            found.append(row)
+        return found
+
+    def decode(self, outputs: Any, batch: Batch) -> list[str]:
+        """The text of each answer, without what the template itself adds to one."""
+        if self.is_encoder_decoder:
+            return super().decode(outputs, batch)
+        ends = set(batch["ends"])
+        chat = Chat(self.chat_template)
+        texts = []
+        for ids in outputs.tolist():
+            stop = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+            texts.append(chat.text(ids[:stop]))
+        return texts
+
+    def references(self, row: Row) -> list[str]:
+        """The answers as the template renders them, so that generated text is compared with what was trained."""
+        targets = row.references or (row.target,)
+        if self.is_encoder_decoder or any(target is None for target in targets):
+            return ["-" if target is None else text_of(target) for target in targets]
+        chat, messages = Chat(self.chat_template), self.task.messages(row)
+        return [chat.reference([*messages, target]) for target in targets]
 
     def group_key(self, row: Row) -> Any:
-        return self.task.messages(row)
+        return json.dumps(self.task.messages(row), sort_keys=True, default=str)
 
     def display(self, row: Row) -> str:
-        return self.task.messages(row)[-1][1]
+        return last_question(self.task.messages(row))
 
-    def _around(self, messages: Sequence[tuple[str, str]], inner: str) -> str:
-        """A template: the rendered messages as literal words, `inner` in place of the last one's text."""
-        rendered = self._render([*messages[:-1], (messages[-1][0], _SLOT)], ask=True)
-        opening = "".join(self.processor.convert_ids_to_tokens(special_tokens(self.processor)[0]))
-        head, _, tail = rendered.removeprefix(opening).partition(_SLOT)  # the template itself adds the opening again
-        return Template.literal(head) + inner + Template.literal(tail)
+    def dummy_target(self, row: Row) -> Any:
+        return {"role": "assistant", "content": "-"}
 
-    def _render(self, messages: Sequence[tuple[str, str]], *, ask: bool) -> str:
-        named = [{"role": role, "content": text} for role, text in messages]
-        own = {} if getattr(self.processor, "chat_template", None) else {"chat_template": PLAIN}
-        rendered: str = self.processor.apply_chat_template(named, tokenize=False, add_generation_prompt=ask, **own)
-        return rendered
+    def _chat(self, encoder: PromptEncoder) -> Chat:
+        return Chat(self.chat_template, encoder.template, encoder.first_virtual_id)
+
+
+def _too_long(row: Row, encoder: PromptEncoder) -> TooLong:
+    return TooLong(
+        f"line {row.line}: the sequence is too long",
+        received="a conversation of which no token of the last question fits",
+        expected=f"at most {encoder.max_length} tokens, at least one of them the question's",
+        do="raise the maximum length, shorten the template, or delete the row",
+    )

@@ -82,6 +82,15 @@ class BoundWriting(BoundTask):
             )
         return int(self.processor.eos_token_id)
 
+    @property
+    def ends(self) -> set[int]:
+        """All tokens that end an answer."""
+        return {self.end}
+
+    def questions(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """The rows that are asked for an answer: each, but for conversations with several."""
+        return rows
+
     @abstractmethod
     def prompt(self, row: Row, encoder: PromptEncoder, reserved: int = 0) -> Encoded:
         """What the model reads before it writes, with room for `reserved` tokens within the maximum length."""

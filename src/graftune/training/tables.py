@@ -10,7 +10,7 @@ from typing import Any
 
 from graftune.datasets import samples, values
 from graftune.datasets.columns import not_read, pair_of
-from graftune.datasets.rows import Row, Table, described, grouped, read
+from graftune.datasets.rows import Row, Table, content, described, read
 from graftune.datasets.splits import duplicates_between, split_off
 from graftune.errors import GraftuneError, unknown
 from graftune.tasks import registry
@@ -186,8 +186,8 @@ def _sample_inputs(table: Table, count: int | None) -> Table:
     """The rows of some inputs: references of one input stay together. The same ones for every seed."""
     if count is None:
         return table
-    inputs = [row.input for row in grouped(table.rows)]
+    inputs = list(dict.fromkeys(content(row.input) for row in table.rows))
     if count >= len(inputs):
         return table
     chosen = set(random.Random("eval-rows").sample(inputs, count))
-    return table.keep([row for row in table.rows if row.input in chosen])
+    return table.keep([row for row in table.rows if content(row.input) in chosen])
