@@ -69,7 +69,10 @@ LIST = '[{"text": "a", "label": 1},\n {"text": "b", "label": 0}]'
         ("x.json", json.dumps({"data": json.loads(LIST), "splits": [{"name": "train"}]})),
         ("x.json", json.dumps({"examples": json.loads(LIST)})),
         ("x.json", '{"text": ["a", "b"], "label": [1, 0]}'),
+        ("x.json", '{"0": {"text": "a", "label": 1}, "1": {"text": "b", "label": 0}}'),
+        ("x.json", '{"text": {"0": "a", "1": "b"}, "label": {"0": 1, "1": 0}}'),
         ("x.csv", "text,label\na,1\nb,0\n"),
+        ("x.csv", "sep=;\r\ntext;label\r\na;1\r\nb;0\r\n"),
         ("x.csv", "\ufefftext;label\r\na;1\r\nb;0\r\n"),
         ("x.csv", "text|label\na|1\nb|0"),
         ("x.csv", "label\ttext\n1\ta\n0\tb"),
@@ -176,6 +179,13 @@ def test_conll_lines_without_a_tag_are_bad(tmp_path):
     table = read(tmp_path / "x.conll", columns=WORDS, share=0.5)
     assert [row.input for row in table.rows] == [("German",)]
     assert "a word and its tag" in message(write(tmp_path / "y.conll", "EU\nrejects\n"), columns=WORDS)
+
+
+def test_conll_words_may_be_counted(tmp_path):
+    text = "# sent_id = 1\n1\tEU\tB-ORG\n2\trejects\tO\n\n1\t1\tO\n"
+    rows = read(write(tmp_path / "x.conll", text), columns=WORDS).rows
+    assert [row.input for row in rows] == [("EU", "rejects"), ("1",)]
+    assert read(write(tmp_path / "x.conll", "1 O\n2 O\n"), columns=WORDS).rows[0].input == ("1", "2")
 
 
 def test_text_is_a_line_a_text(tmp_path):

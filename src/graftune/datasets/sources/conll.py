@@ -16,6 +16,8 @@ LOOKED_AT = 200  # lines that tell whether a text has columns
 def read(path: Path, shown: str) -> Records:
     """Sentences as columns `tokens` (the first field of each line) and `tags` (the last), by their first lines.
 
+    Where the first field counts the words of each sentence, the word is the second.
+
     Document marks and comments (a line that starts with # and does not end on a tag of other lines) are left out.
     """
     lines = whole(path, shown).split("\n")
@@ -25,12 +27,13 @@ def read(path: Path, shown: str) -> Records:
     records: list[Record] = []
     problems: dict[int, str] = {}
     sentence: list[list[str]] = []
+    word = 1 if width > 2 and _counted(lines) else 0
     start, wrong = 0, False
     for number, line in enumerate([*lines, ""], 1):
         found = fields(line)
         if not found:
             if sentence and not wrong:
-                tokens, tags = [one[0] for one in sentence], [one[-1] for one in sentence]
+                tokens, tags = [one[word] for one in sentence], [one[-1] for one in sentence]
                 records.append(Record(start, {"tokens": tokens, "tags": tags}))
             sentence, wrong = [], False
         elif found[0] == DOCUMENT or (line.startswith("#") and found[-1] not in known):
@@ -43,6 +46,20 @@ def read(path: Path, shown: str) -> Records:
             start = start if sentence else number
             sentence.append(found)
     return HeldRecords(records, ["tokens", "tags"], problems)
+
+
+def _counted(lines: list[str]) -> bool:
+    """Whether the first fields are 1, 2, 3, … in every sentence."""
+    number = 0
+    for line in lines:
+        found = fields(line)
+        if not found:
+            number = 0
+        elif not _aside(line):
+            number += 1
+            if found[0] != str(number):
+                return False
+    return True
 
 
 def fields(line: str) -> list[str]:

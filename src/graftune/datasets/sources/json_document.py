@@ -56,6 +56,8 @@ def rows(document: Any, folder: Path, shown: str) -> Records:
     if _is_frame(document):
         keys = next(iter(document.values()))
         return numbered({name: column[key] for name, column in document.items()} for key in keys)
+    if _is_frame(document, by_row=True):
+        return numbered(document.values())
     if document and not tables:
         return numbered([document])
     raise _no_rows(shown, "an object with " + (", ".join(map(repr, document)) or "nothing"))
@@ -76,13 +78,13 @@ def _is_columns(document: Mapping[str, Any]) -> bool:
     return bool(values) and all(isinstance(one, list) for one in values) and len({len(one) for one in values}) == 1
 
 
-def _is_frame(document: Mapping[str, Any]) -> bool:
-    """Columns as pandas writes them: {"text": {"0": …, "1": …}, …}."""
+def _is_frame(document: Mapping[str, Any], *, by_row: bool = False) -> bool:
+    """Columns as pandas writes them, {"text": {"0": …, "1": …}, …}, or its rows, {"0": {"text": …}, …}."""
     values = list(document.values())
     return (
         bool(values)
         and all(isinstance(one, dict) and one.keys() == values[0].keys() for one in values)
-        and all(key.isdecimal() for key in values[0])
+        and all(key.isdecimal() for key in (document if by_row else values[0]))
     )
 
 

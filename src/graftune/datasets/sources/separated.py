@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -12,6 +13,7 @@ from graftune.datasets.sources.text import whole
 from graftune.errors import GraftuneError
 
 LONGEST_FIELD = 2**30  # csv refuses fields over 128 KiB, and a document to summarise may be longer
+_SAID = re.compile(r"sep=([,;\t|])\r?\n")  # a first line by which Excel is told
 NAMES: Final = {",": "','", ";": "';'", "\t": "tabs", "|": "'|'"}
 
 
@@ -44,6 +46,9 @@ def read_tabs(path: Path, shown: str) -> Records:
 
 def sniffed(text: str, shown: str) -> Parsed:
     """The separator that fits most rows; of several the first of `NAMES`. Raises GraftuneError for broken quotes."""
+    if said := _SAID.match(text):
+        told = parsed(text, said[1], shown)
+        return told._replace(rows=told.rows[1:])
     head = text.lstrip("\n\r").split("\n", 1)[0]
     fitting = [sign for sign in NAMES if sign in head] or [","]
     found: list[Parsed] = []
