@@ -68,6 +68,9 @@ class Plain:
         self.positions = base.config.max_position_embeddings
         self.calls: list[Any] = []
 
+    def room(self, name: str | None) -> int | None:
+        return self.positions
+
     def adapter(self, name: str) -> Any:
         return SimpleNamespace(method=SimpleNamespace(trainable=True))
 

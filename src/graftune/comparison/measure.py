@@ -88,6 +88,7 @@ def inference(trained: TrainedAdapter, experiment: Experiment) -> tuple[float, f
     task = experiment.task
     rows = experiment.tables.eval.rows[:TIMED_ROWS]
     templates = (trained.encoder.template, Template(task.task.template))
-    own, plain = (timing_call(trained.model, task, rows, template) for template in templates)
+    names = (trained.name, None)
+    own, plain = (timing_call(trained.model, task, rows, *each) for each in zip(templates, names, strict=True))
     mine, base = in_turns(lambda: own(trained.name), lambda: plain(None))
     return mine / len(rows), base / len(rows)

@@ -12,7 +12,7 @@ from graftune.datasets.rows import Row, bad_lines
 from graftune.errors import GraftuneError
 from graftune.inference import generation
 from graftune.inference.losses import batch_losses, mean
-from graftune.inference.running import Progress, batches, evaluating, first_virtual_id
+from graftune.inference.running import Progress, batches, encoder_for, evaluating
 from graftune.model.adapted import AdaptedModel
 from graftune.tasks.bound import BoundTask, Evaluation
 from graftune.tasks.features import Features, PromptEncoder, TooLong
@@ -56,7 +56,7 @@ def evaluate(
     counted in a note. Raises GraftuneError for no rows, and for rows that the task cannot use.
     """
     check(task, rows)
-    encoder = PromptEncoder(task.processor, template, first_virtual_id(model), max_length)
+    encoder = encoder_for(model, task.processor, template, adapter, max_length)
     with evaluating(model):
         if isinstance(task, BoundWriting):
             return _evaluate_texts(model, task, rows, adapter, encoder, batch_size, progress)

@@ -51,7 +51,7 @@ def write(
     was not trained goes on after its answer: what follows the first blank line is left out.
     """
     groups = grouped(task.questions(rows), task.group_key)
-    limit = prompt_limit(model, task, encoder.max_length, task.task.max_new_tokens)
+    limit = prompt_limit(task, encoder.max_length, task.task.max_new_tokens)
     prompts = [task.prompt(row, replace(encoder, max_length=limit)) for row in groups]
     ends = end_ids(model, task)
     settings = {
@@ -111,19 +111,15 @@ def _notes(model: AdaptedModel, task: BoundWriting, groups: Sequence[Row]) -> di
     return notes
 
 
-def prompt_limit(model: AdaptedModel, task: BoundWriting, max_length: int | None, new_tokens: int) -> int | None:
-    """The longest prompt: the maximum length, within the base's positions less the new tokens."""
-    positions = model.positions
-    if not positions or positions < 1:
+def prompt_limit(task: BoundWriting, max_length: int | None, new_tokens: int) -> int | None:
+    """The longest prompt beside the new tokens, which an encoder-decoder writes elsewhere."""
+    if max_length is None or task.is_encoder_decoder:
         return max_length
-    if task.is_encoder_decoder:
-        return positions if max_length is None else min(max_length, positions)
-    if positions <= new_tokens:
+    if max_length <= new_tokens:
         raise GraftuneError(
             "max_new_tokens leaves no room for a prompt",
             received=new_tokens,
-            expected=f"less than the {positions} positions of the base",
+            expected=f"less than the {max_length} positions of the base",
             do="lower max_new_tokens",
         )
-    room = positions - new_tokens
-    return room if max_length is None else min(max_length, room)
+    return max_length - new_tokens

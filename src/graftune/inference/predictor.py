@@ -86,7 +86,7 @@ class Predictor:
         model.eval()
         bound = task.bind(model.config, processor)
         name = None if folder is None else NAME
-        return cls(model, bound, Template(text), name, use.get("max_length") or model.positions)
+        return cls(model, bound, Template(text), name, use.get("max_length"))
 
     def __call__(self, inputs: Sequence[str | Mapping[str, Any] | Row], batch_size: int = BATCH_SIZE) -> list[Any]:
         """The answer to each input: generated text, a label, tags … An input is text, or a record of columns."""

@@ -13,9 +13,12 @@ from graftune.model.adapted import AdaptedModel
 from graftune.model.anatomy import reader_of
 from graftune.tasks.batches import by_length
 from graftune.tasks.bound import Batch, BoundTask
-from graftune.tasks.features import Features
+from graftune.tasks.features import Features, PromptEncoder
+from graftune.templates.template import Template
 
 Progress = Callable[[int], None]
+
+UNLIMITED = 10**9  # a tokenizer without a limit says a larger number
 
 
 def batches(
@@ -30,6 +33,23 @@ def first_virtual_id(model: AdaptedModel) -> int:
     """The id of the first virtual token: the number of rows of the base's embedding; 0 where inputs are no tokens."""
     table = reader_of(model.base)
     return table.num_embeddings if isinstance(table, nn.Embedding) else 0
+
+
+def encoder_for(
+    model: AdaptedModel, processor: Any, template: Template, adapter: str | None, max_length: int | None
+) -> PromptEncoder:
+    """How rows are read for an adapter: within the maximum length, the base's positions, and the tokenizer's own limit.
+
+    The adapter's virtual tokens and its shift of positions are taken off, but for those that the template itself places.
+    """
+    room = model.room(adapter)
+    limits = [
+        max_length,
+        None if room is None else room + template.virtual_tokens,
+        getattr(processor, "model_max_length", None),
+    ]
+    known = [limit for limit in limits if limit is not None and limit < UNLIMITED]
+    return PromptEncoder(processor, template, first_virtual_id(model), min(known, default=None))
 
 
 def to_device(batch: Batch, model: AdaptedModel) -> Batch:

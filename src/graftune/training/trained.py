@@ -10,7 +10,7 @@ from typing import Any
 from graftune.datasets.rows import Row, Table, bad_lines
 from graftune.datasets.splits import split_off
 from graftune.inference import evaluation
-from graftune.inference.running import first_virtual_id
+from graftune.inference.running import encoder_for
 from graftune.methods.method import Method
 from graftune.model.adapted import AdaptedModel
 from graftune.model.adapter import Count
@@ -122,8 +122,8 @@ def without_calibration(experiment: Experiment, recipe: Recipe, say: Say) -> tup
 def encoder_of(experiment: Experiment, recipe: Recipe, method: Method, model: AdaptedModel) -> PromptEncoder:
     """How the rows of an experiment are read for a method."""
     template = template_of(method, experiment.task.task, experiment.tables.train.rows, recipe.seed)
-    limit = recipe.max_length or model.positions
-    return PromptEncoder(experiment.task.processor, template, first_virtual_id(model), limit)
+    (name,) = model.adapters
+    return encoder_for(model, experiment.task.processor, template, name, recipe.max_length)
 
 
 def encode(
