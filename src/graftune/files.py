@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,14 +51,12 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, flush it, and rename it into place."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        temporary = Path(name)
+        temporary = _beside(path)
+        temporary.touch(exist_ok=False)
         try:
             write(temporary)
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
-            temporary.chmod(0o644)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -75,20 +73,43 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def write_folder(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary folder beside ``path``, then put it in the place of any older one."""
+    """Let ``write`` fill a temporary folder beside ``path``, then put it in the place of any older one.
+
+    Where that fails, the older one is at its place again.
+    """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-        old = temporary.with_name(temporary.name + ".old")
+        temporary = _beside(path)
+        temporary.mkdir()
         try:
             write(temporary)
-            for file in temporary.iterdir():
-                with file.open("rb+") as opened:
-                    os.fsync(opened.fileno())
-            temporary.chmod(0o755)
-            if path.exists():
-                path.rename(old)
-            temporary.rename(path)
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    with file.open("rb+") as opened:
+                        os.fsync(opened.fileno())
+            _replace_folder(path, temporary)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
+
+
+def _replace_folder(path: Path, fresh: Path) -> None:
+    """Rename ``fresh`` to ``path``; an older folder or file there is deleted once that is done, and not before."""
+    if not (path.exists() or path.is_symlink()):
+        fresh.rename(path)
+        return
+    old = fresh.with_name(fresh.name + ".old")
+    path.rename(old)
+    try:
+        fresh.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
+    if old.is_dir() and not old.is_symlink():
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        old.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    """A hidden name beside ``path``. What is made there has the mode that the umask leaves; tempfile's has not."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}")

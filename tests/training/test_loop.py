@@ -121,11 +121,14 @@ def test_ctrl_c_waits_for_the_end_of_a_step(toys, tmp_path, monkeypatch):
         signal.raise_signal(signal.SIGINT)
         return real(*args, **options)
 
-    before = signal.getsignal(signal.SIGINT)
+    outside = signal.signal(signal.SIGINT, signal.default_int_handler)  # which may be to ignore it (nohup)
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", pressed)
-    with pytest.raises(KeyboardInterrupt):
-        toys.train(tmp_path)
-    assert signal.getsignal(signal.SIGINT) == before
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            toys.train(tmp_path)
+        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, outside)
     assert [point["step"] for point in log(tmp_path)] == [1]
     assert (tmp_path / "checkpoints" / "step-00000001" / "state.json").exists()
 

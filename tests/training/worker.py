@@ -149,6 +149,7 @@ def runs(toys: Toys, folder: Path) -> dict[str, Any]:
 
 def interrupted(toys: Toys, folder: Path, method: Method) -> None:
     """A run in which Ctrl-C reaches the second process only, in its third step."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which may be ignored here (nohup)
     real, count = torch.nn.utils.clip_grad_norm_, 0
 
     def pressed(*args: Any, **options: Any) -> Any:

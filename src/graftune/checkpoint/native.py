@@ -51,7 +51,7 @@ def save(adapter: Adapter, base: PreTrainedModel, path: Path, use: dict[str, Any
         "base": {
             "class": type(base).__name__,
             "name": base.config.name_or_path,
-            "fingerprint": fingerprint.of_base(base),
+            **fingerprint.describe(base),
         },
         "parameters": {"trained": count.trained, "stored": count.stored},
         "use": use,
@@ -131,11 +131,10 @@ def load(model: AdaptedModel, name: str, path: Path, *, trainable: bool) -> Adap
     """
     info = card(path)
     options = info["options"]
-    own = fingerprint.of_base(model.base)
-    if info["base"]["fingerprint"] != own:
+    if not fingerprint.matches(model.base, info["base"]):
         raise GraftuneError(
             "this adapter belongs to another base",
-            received=f"a base with fingerprint {own}",
+            received=f"a base with fingerprint {fingerprint.of_base(model.base)}",
             expected=f"{info['base']['class']} {info['base']['name']!r} with fingerprint {info['base']['fingerprint']}",
             do="load the base that the adapter was trained on",
         )

@@ -41,6 +41,7 @@ class Anatomy:
         for number, (path, events) in enumerate(by_layer(run).items()):
             self.layers.append(read_layer(number, path, events))
         self._ran = {e.path for e in run}
+        self._plain = {e.path for e in run if e.output is not None}  # that give one tensor
         calls = [e for e in run if not e.is_block]
         last = max((i for i, e in enumerate(calls) if layer_index(self, e.path) >= 0), default=len(calls))
         self._behind = {e.path for e in calls[last + 1 :]}
@@ -145,6 +146,16 @@ class Anatomy:
                     )
                 raise unknown("target", target, known)
             chosen.update({site.key: site for site in found})
+        for site in chosen.values():
+            if site.path not in self._plain:
+                raise GraftuneError(
+                    f"a part at {site.path} would change nothing, or what it cannot",
+                    received="a map that gives several tensors"
+                    if site.path in self._ran
+                    else "a map that is not called",
+                    expected="linear maps that the base calls and that give one tensor",
+                    do="name the others: `graftune inspect --base …` shows them",
+                )
         return list(chosen.values())
 
     def _named(self, name: str) -> list[LinearSite]:

@@ -70,7 +70,8 @@ def read_layer(index: int, path: str, events: list[Event]) -> Layer:
     """The layer behind the events of one dry run inside it."""
     layer = Layer(index, path)
     leaves = [e for e in events if not e.is_block]
-    linears = [i for i, e in enumerate(leaves) if is_linear(e.module)]
+    # A router may be a linear map by its class and give several tensors (PhiMoE).
+    linears = [i for i, e in enumerate(leaves) if is_linear(e.module) and e.output is not None]
     attentions = [i for i, e in enumerate(leaves) if e.attention is not None]
     first = next((i for i in linears), len(leaves))
     pre_norm = any(is_norm(e) for e in leaves[:first])

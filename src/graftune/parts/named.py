@@ -13,6 +13,9 @@ class NamedModules(nn.ModuleDict):
     def __setitem__(self, key: str, module: nn.Module) -> None:
         self._modules[key] = module
 
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)  # an attribute stays one beside a module of its name (training)
+
 
 class NamedParameters(nn.Module):
     """Parameters by name; unlike a ParameterDict it also takes names which are attributes of a module."""
