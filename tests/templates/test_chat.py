@@ -147,6 +147,18 @@ def test_spelled_control_tokens_are_read_as_the_tokenizer_reads_them_without_its
     assert any(ids[place : place + len(wanted)] == wanted for place in range(len(ids)))
 
 
+@pytest.mark.parametrize("name", ["chatml", "llama3", "qwen3", "mistral", "phi3", "deepseek_r1", "tools", "vicuna"])
+def test_control_tokens_are_those_that_transformers_keeps_when_it_sanitises(name):
+    tokenizer = tokenizer_for(name)
+    spelled = " and ".join(token.content for token in tokenizer.added_tokens_decoder.values())
+    messages = [{**SYSTEM, "content": spelled}, {**QUESTION, "content": f"so {spelled}"}]
+    wanted = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, sanitize_control_tokens=True, return_dict=False
+    )
+    ids = chats[name].prompt(messages).ids
+    assert controls(name, ids) == controls(name, wanted) and spelled in tokenizer.decode(ids)
+
+
 @pytest.mark.parametrize("name", ["chatml", "mistral", "gemma"])
 @given(st.lists(st.sampled_from([OPEN, CLOSE, VIRTUAL, "a", "<|im_end|>", "</s>", "<eos>", " "]), min_size=1))
 def test_signs_that_graftune_itself_marks_texts_with_are_text_as_well(name, parts):
@@ -275,6 +287,7 @@ def test_nothing_but_an_invalid_value_comes_of_any_messages(data):
     content = st.one_of(st.none(), texts, st.lists(st.one_of(texts, st.fixed_dictionaries({"text": texts}))))
     role = st.sampled_from(["user", "assistant", "system", "tool", "critic"])
     calls = st.one_of(st.none(), st.lists(st.sampled_from([CALL, {}, {"function": {"arguments": "{"}}]), max_size=2))
+    content, calls = (st.one_of(values, st.sampled_from([3, "x", {"a": 1}])) for values in (content, calls))
     message = st.fixed_dictionaries({"role": role, "content": content, "tool_calls": calls})
     messages = data.draw(st.lists(message, max_size=5))
     try:
@@ -388,10 +401,11 @@ def test_a_limit_without_room_for_the_question_is_refused():
 @given(st.data())
 def test_masks_are_those_of_the_templates_own_blocks(data):
     tokenizer, messages = tokenizer_for("generation_blocks"), data.draw(conversations("generation_blocks"))
+    for message in messages:
+        if message["role"] == "assistant":  # else one token with the line break before it, which the prompt ends with
+            message["content"] = "So " + message["content"]
     wanted = tokenizer.apply_chat_template(messages, return_assistant_tokens_mask=True, return_dict=True)
-    (row, *more) = chats["generation_blocks"].rows(messages)
-    if more:  # a text that is one token with the line break before it: generation cannot begin in a token
-        return
+    (row,) = chats["generation_blocks"].rows(messages)
     assert row.ids == wanted["input_ids"][:-1] and row.answer == [bool(one) for one in wanted["assistant_masks"][:-1]]
 
 

@@ -7,7 +7,7 @@ its prefix, token by token (`ChatTemplate.split` has the rule for templates that
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graftune.datasets.values import InvalidValue
@@ -117,13 +117,13 @@ class Chat:
             turn, dropped, truncated = self._kept(turns[waiting.pop()], max_length, columns)
             first, rest = self._encode(turn)
             ids = [*first, *rest][:max_length]
-            answer = [*([False] * len(first)), *self._written(turn, first, rest, columns)][:max_length]
+            answer = [*([False] * len(first)), *self._written(turn, rest, columns)][:max_length]
             for place in [place for place in waiting if place - dropped > 0]:
                 earlier = turns[place]
                 if dropped:
                     earlier = self._turn(turn.before[: place - dropped], earlier.answer, columns)
                 if ends := self._within(earlier, turn, ids):
-                    answer[slice(*ends)] = self._written(earlier, ids[: ends[0]], ids[slice(*ends)], columns)
+                    answer[slice(*ends)] = self._written(earlier, ids[slice(*ends)], columns)
                     waiting.remove(place)
             rows.append(Rendered(ids, answer, truncated, remarks))
         return rows[::-1]
@@ -176,24 +176,22 @@ class Chat:
         end = len(first) + len(rest)
         return (len(first), end) if ids[:end] == first + rest else None
 
-    def _written(
-        self, turn: _Turn, first: Sequence[int], rest: Sequence[int], columns: Mapping[str, str]
-    ) -> list[bool]:
+    def _written(self, turn: _Turn, rest: Sequence[int], columns: Mapping[str, str]) -> list[bool]:
         """Which tokens of the answer the assistant writes: by the template's own blocks where it has them, else all.
 
         The token that ends it is always among them, since it has to be learned.
         """
         messages, frame = [*turn.before, turn.answer], lambda text: self._framed(text, columns)
-        text, spans = turn.prompt + turn.said, self.chat_template.answer_spans(messages, frame)
-        if spans is None or not self.chat_template.render(messages, frame=frame).startswith(text):
+        spans = self.chat_template.answer_spans(messages, frame)
+        if spans is None or not self.chat_template.render(messages, frame=frame).startswith(turn.prompt + turn.said):
             return [True] * len(rest)
-        ids, written = [*first, *rest], [False] * len(rest)
+        written = [False] * len(rest)
         for start, end in spans:
-            if max(start, len(turn.prompt)) < min(end, len(text)):
-                until = self._ids(text[:end])
-                low, high = common(self._ids(text[:start]), ids), common(until, ids)
-                high += high < len(until)  # a token that only begins in the span
-                for place in range(max(low - len(first), 0), min(high - len(first), len(rest))):
+            low, high = max(start - len(turn.prompt), 0), min(end - len(turn.prompt), len(turn.said))
+            if low < high:
+                before, until = (self._encode(replace(turn, said=turn.said[:place]))[1] for place in (low, high))
+                count = common(until, rest)
+                for place in range(common(before, rest), count + (count < len(until))):  # or a token that only begins
                     written[place] = True
         return [*written[:-1], True]
 

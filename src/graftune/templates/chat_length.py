@@ -18,13 +18,14 @@ def fitted(messages: Sequence[Message], limit: int | None, size: Size, tokenizer
 
     First the oldest turns are, then the end of the user's last message. Raises NoRoom where none of its tokens fits.
     """
-    kept, cut = list(messages), False
-    while limit is not None and size(kept) > limit:
-        shorter = without_oldest_turn(kept)
-        if shorter is None:
-            return _shortened(kept, limit, size, tokenizer), True
-        kept, cut = shorter, True
-    return kept, cut
+    if limit is None or size(messages) <= limit:
+        return list(messages), False
+    shortened = [list(messages)]
+    while (shorter := without_oldest_turn(shortened[-1])) is not None:
+        shortened.append(shorter)
+    shortest_first = shortened[::-1]
+    count = bisect_right(shortest_first, limit, key=size)
+    return (shortest_first[count - 1] if count else _cut(shortest_first[0], limit, size, tokenizer)), True
 
 
 def beside(messages: Sequence[Message], answer: int, max_length: int, size: Size, tokenizer: Any) -> list[Message]:
@@ -40,7 +41,7 @@ def beside(messages: Sequence[Message], answer: int, max_length: int, size: Size
     return fitted(messages, max_length - 1, size, tokenizer)[0]
 
 
-def _shortened(messages: Sequence[Message], limit: int, size: Size, tokenizer: Any) -> list[Message]:
+def _cut(messages: Sequence[Message], limit: int, size: Size, tokenizer: Any) -> list[Message]:
     """With the end of the user's last message cut, after one of its tokens."""
     place = question(messages)
     text = "" if place is None else text_of(messages[place])

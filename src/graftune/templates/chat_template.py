@@ -16,7 +16,7 @@ from graftune.datasets.values import InvalidValue
 from graftune.errors import GraftuneError
 from graftune.templates.chat_form import OTHER, PROBE, Form
 from graftune.templates.control import ControlTokens, common
-from graftune.templates.messages import REPAIRS, Message, fold_system, question, role_of, text_of, thoughts
+from graftune.templates.messages import REPAIRS, Message, checked, fold_system, question, role_of, text_of, thoughts
 from graftune.templates.template import special_tokens
 
 #: For tokenizers without one: a heading for each role.
@@ -80,7 +80,7 @@ class ChatTemplate:
 
         Raises InvalidValue, with the template's own words, for one that it refuses however changed.
         """
-        given = list(messages)
+        given = checked(messages)
         remarks: tuple[str, ...] = ()
         if any(role_of(message) == "system" for message in given) and self.form.folds_system:
             given, remarks = fold_system(given, keep_first=True), (FOLDED,)

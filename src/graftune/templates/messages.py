@@ -41,6 +41,16 @@ def role_of(message: Message) -> str:
     return str(message["role"])
 
 
+def checked(messages: Sequence[Message]) -> list[Message]:
+    """The messages. Raises InvalidValue for one without a role, with a content or calls of tools of another kind."""
+    for message in messages:
+        role_of(message)
+        text_of(message)
+        if not isinstance(calls := message.get("tool_calls"), list | tuple | None):
+            raise InvalidValue(f"has a message whose tool_calls are a {type(calls).__name__}, not a list")
+    return list(messages)
+
+
 def answers(messages: Sequence[Message]) -> list[int]:
     """The places of the assistant's messages that something stands before."""
     return [place for place, message in enumerate(messages) if place and role_of(message) == "assistant"]
