@@ -38,9 +38,9 @@ def first_virtual_id(model: AdaptedModel) -> int:
 def encoder_for(
     model: AdaptedModel, processor: Any, template: Template, adapter: str | None, max_length: int | None
 ) -> PromptEncoder:
-    """How rows are read for an adapter: within the maximum length, the base's positions, and the tokenizer's own limit.
+    """How rows are read for an adapter: within the maximum length, the base's positions and the tokenizer's own limit.
 
-    The adapter's virtual tokens and its shift of positions are taken off, but for those that the template itself places.
+    The adapter's virtual tokens and its shift of positions are taken off, but for those that the template places.
     """
     room = model.room(adapter)
     limits = [

@@ -162,7 +162,12 @@ class Inputs:
         seen = 0 if cache is None else cache.get_seq_length()
         if self.paired:
             target = next((kwargs[k] for k in ("decoder_input_ids", "labels") if kwargs.get(k) is not None), None)
-            if target is not None and target.dim() > 1 and self.positions.target is not None and isinstance(seen, int):
+            if (
+                isinstance(target, Tensor)
+                and target.dim() > 1
+                and self.positions.target is not None
+                and isinstance(seen, int)
+            ):
                 used = seen + target.shape[1]
                 refuse_longer(self.positions.target, lambda: used, used, what="target")
             return None

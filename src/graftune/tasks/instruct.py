@@ -59,6 +59,7 @@ class Instruct(WritingTask):
         ("output", "response", "answer", "completion", "target"),
         joint={"messages": values.conversation, "conversations": values.conversation},
         examples=examples,
+        prompts={"messages": values.prompt, "conversations": values.prompt},
     )
 
     def __post_init__(self) -> None:
