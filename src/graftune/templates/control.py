@@ -66,9 +66,11 @@ class ControlTokens:
     def _pairs(self) -> set[str]:
         """Pairs like `<think>` and `</think>` that are not called special: the assistant itself writes them."""
 
+        added = {token.content for token in self.tokenizer.added_tokens_decoder.values()}
+
         def in_pair(text: str) -> bool:
             bracket, name = text[0], text[1:].removeprefix("/")
-            return {bracket + name, f"{bracket}/{name}"} <= self._tokens.keys()
+            return {bracket + name, f"{bracket}/{name}"} <= added
 
         return {text for text, token in self._tokens.items() if not token.special and in_pair(text)}
 
