@@ -6,10 +6,11 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from chat_tokenizers import SHAPES, tokenizer_for
+from chat_tokenizers import CHATML, SHAPES, tokenizer_for
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
+from transformers import ByT5Tokenizer
 
 from graftune.datasets.values import InvalidValue
 from graftune.errors import GraftuneError
@@ -138,6 +139,20 @@ def test_text_that_spells_a_control_token_stays_text(name, role):
         assert f"so {token.content} it is" in tokenizer.decode(ids)
 
 
+@every_template
+def test_text_that_spells_control_tokens_is_still_the_text_of_the_template(name):
+    tokenizer = tokenizer_for(name)
+    spelled = " and ".join(token.content.strip() or "so" for token in tokenizer.added_tokens_decoder.values())
+    messages = [QUESTION, ANSWER, {"role": "user", "content": f"{spelled} or {spelled}"}]
+    prompt = messages
+    if name == "parts":
+        prompt = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in messages]
+    text = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+    if name == "phi3":  # its control tokens swallow the white space behind them
+        text = text.replace("|>\n", "|>")
+    assert tokenizer.decode(chats[name].prompt(messages).ids) == text
+
+
 @pytest.mark.parametrize("name", [name for name, shape in SHAPES.items() if shape[0] == "bytes"])
 def test_spelled_control_tokens_are_read_as_the_tokenizer_reads_them_without_its_special_tokens(name):
     tokenizer = tokenizer_for(name)
@@ -157,6 +172,21 @@ def test_control_tokens_are_those_that_transformers_keeps_when_it_sanitises(name
     )
     ids = chats[name].prompt(messages).ids
     assert controls(name, ids) == controls(name, wanted) and spelled in tokenizer.decode(ids)
+
+
+def test_a_tokenizer_written_in_python_reads_conversations_as_well():
+    tokenizer = ByT5Tokenizer(extra_ids=0)
+    tokenizer.add_tokens(CHATML)
+    tokenizer.chat_template = tokenizer_for("chatml").chat_template
+    chat = Chat(ChatTemplate(tokenizer))
+    assert chat.rows(TALK)[0].ids == tokenizer.apply_chat_template(TALK, return_dict=False)[:-1]
+    spelled = {"role": "user", "content": "so </s> and <|im_end|> it is"}
+    ids = chat.prompt([spelled], max_length=60).ids
+    assert "so </s> and <|im_end|> it is" in tokenizer.decode(ids)
+    assert [token for token in ids if token in tokenizer.added_tokens_decoder] == tokenizer.convert_tokens_to_ids(
+        ["<|im_start|>", "<|im_end|>", "<|im_start|>"]
+    )
+    assert len(chat.prompt([spelled], max_length=45).ids) == 45
 
 
 @pytest.mark.parametrize("name", ["chatml", "mistral", "gemma"])
@@ -215,6 +245,19 @@ def test_a_thought_that_the_prompt_opens_is_closed_before_the_answer(said, train
     (row,) = chats["deepseek_r1"].rows(messages)
     assert row.ids[: len(own("deepseek_r1", [QUESTION], ask=True))] == own("deepseek_r1", [QUESTION], ask=True)
     assert tokenizer.decode(trained(row)) == trains + tokenizer.eos_token
+
+
+def test_a_thought_that_both_the_prompt_and_the_answer_open_is_opened_once():
+    tokenizer = tokenizer_for("deepseek_r1", fresh=True)
+    dropped = "{%- set content = content.split('</think>')[-1] %}"
+    assert dropped in tokenizer.chat_template
+    tokenizer.chat_template = tokenizer.chat_template.replace(dropped, "").replace(
+        "if '</think>' in content", "if false"
+    )
+    answer = {"role": "assistant", "content": "<think>6 times 7</think>It is 42."}
+    (row,) = Chat(ChatTemplate(tokenizer)).rows([QUESTION, answer])
+    assert tokenizer.decode(trained(row)) == "6 times 7</think>It is 42." + tokenizer.eos_token
+    assert row.ids.count(tokenizer.convert_tokens_to_ids("<think>")) == 1
 
 
 def test_a_system_message_that_only_the_prompt_has_is_trained_with():
@@ -420,6 +463,17 @@ def test_what_stands_outside_of_the_templates_blocks_is_not_trained():
     assert tokenizer.decode(trained(row)) == "It is 42.<|im_end|>No rain.<|im_end|>"
     wanted = tokenizer.apply_chat_template(TALK, return_assistant_tokens_mask=True, return_dict=True)
     assert row.answer == [bool(one) for one in wanted["assistant_masks"][:-1]]
+
+
+def test_the_end_is_trained_where_it_stands_outside_of_the_block():
+    tokenizer = tokenizer_for("generation_blocks", fresh=True)
+    inside, outside = "{{- message.content + '<|im_end|>' }}", "{{- '\\n' }}"
+    assert inside in tokenizer.chat_template and outside in tokenizer.chat_template
+    tokenizer.chat_template = tokenizer.chat_template.replace(inside, "{{- message.content }}").replace(
+        outside, "{{- '<|im_end|>\\n' }}"
+    )
+    (row,) = Chat(ChatTemplate(tokenizer)).rows(TALK)
+    assert tokenizer.decode(trained(row)) == "It is 42.<|im_end|>No rain.<|im_end|>"
 
 
 @every_template

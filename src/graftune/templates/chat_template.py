@@ -199,8 +199,9 @@ class ChatTemplate:
         """What follows the prompt (see `split`), with all that the template writes behind the answer."""
         if whole.startswith(prompt):
             return whole[len(prompt) :]
-        plain, own = answer, ""
-        tag = re.search(r"</?(\w+)>", prompt[common(prompt, whole) :])
+        opened = re.search(r"<(\w+)>\s*\Z", prompt)
+        tag = opened or re.search(r"</(\w+)>", prompt[common(prompt, whole) :])
+        own = ""
         if tag:
             own, plain = thoughts(answer, tag[1])
             without = self.render([*before, plain], frame=frame)
@@ -211,14 +212,14 @@ class ChatTemplate:
         if not found:
             raise InvalidValue(_SILENT)
         body = whole[common(head, whole) :]
-        if tag is None or not prompt.rstrip().endswith(f"<{tag[1]}>"):
+        if opened is None or head.rstrip().endswith(f"<{opened[1]}>"):  # nothing that the whole does not open as well
             gap = head[len(head.rstrip()) :]
             return body if prompt.endswith(gap) else gap + body
-        body = body.lstrip().removeprefix(f"<{tag[1]}>").lstrip("\n")
-        if f"</{tag[1]}>" in body:
+        body = body.lstrip().removeprefix(f"<{opened[1]}>").lstrip("\n")
+        if f"</{opened[1]}>" in body:
             return body
         own = self.control.mark(own.strip("\n"), assistant=True)
-        return f"{own}\n</{tag[1]}>\n\n{body}"
+        return f"{own}\n</{opened[1]}>\n\n{body}"
 
     def _end(self, said: str) -> tuple[str, str]:
         """The answer, and the token that ends it."""

@@ -28,7 +28,7 @@ class ControlTokens:
     """The control tokens of a tokenizer under a chat template.
 
     They are its special tokens, and the added tokens that the template itself writes (DeepSeek's `<｜User｜>` is not
-    called special), but no white space and no plain words.
+    called special), but no white space, and of the latter no plain words.
     """
 
     tokenizer: Any
@@ -50,7 +50,7 @@ class ControlTokens:
         return {
             text: token
             for text, token in added.items()
-            if len(text) > 1 and not text.isspace() and not text.isalnum() and (token.special or text in written)
+            if len(text) > 1 and not text.isspace() and (token.special or (text in written and not text.isalnum()))
         }
 
     @cached_property
@@ -65,10 +65,11 @@ class ControlTokens:
     @cached_property
     def _pairs(self) -> set[str]:
         """Pairs like `<think>` and `</think>` that are not called special: the assistant itself writes them."""
+        added = {token.content for token in self.tokenizer.added_tokens_decoder.values()}
 
         def in_pair(text: str) -> bool:
             bracket, name = text[0], text[1:].removeprefix("/")
-            return {bracket + name, f"{bracket}/{name}"} <= self._tokens.keys()
+            return {bracket + name, f"{bracket}/{name}"} <= added
 
         return {text for text, token in self._tokens.items() if not token.special and in_pair(text)}
 
