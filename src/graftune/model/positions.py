@@ -59,7 +59,8 @@ def read_positions(base: PreTrainedModel) -> Positions:
     if base.main_input_name != "input_ids":
         return Positions(None)
     inputs = dummy_inputs(base)
-    id = next((int(i) for i in inputs["input_ids"][0] if int(i) != base.config.pad_token_id), 0)
+    padding = getattr(base.config.get_text_config(), "pad_token_id", None)
+    id = next((int(i) for i in inputs["input_ids"][0] if int(i) != padding), 0)
     paired = base.config.is_encoder_decoder
     inputs = {name: value.new_full((1, TEXT), 1) for name, value in inputs.items()}  # masks
     inputs["input_ids"].fill_(id)
