@@ -235,7 +235,7 @@ def bases(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bases")
     encoder, decoder = tiny.bert(folder), tiny.llama(folder)
     return {
-        **dict.fromkeys(("classify", "tag", "regress", "extract"), encoder),
+        **dict.fromkeys(("classify", "multi-label", "tag", "regress", "extract"), encoder),
         **dict.fromkeys(("instruct", "translate", "summarize"), decoder),
         "image-classify": tiny.vit(folder),
         "detect": tiny.yolos(folder),

@@ -75,8 +75,22 @@ def test_an_encoder_reads_the_texts_and_a_decoder_writes_the_answer_with_its_end
     (pair,) = task.encode(said(TALK[2:], "the boat"), PromptEncoder(tokenizer))
     assert pair.ids == tokenizer("he?").input_ids
     assert pair.labels == tokenizer("the boat").input_ids
-    first, second = task.encode(said(TALK, "the boat"), PromptEncoder(tokenizer))
+    _, second = task.encode(said(TALK, "the boat"), PromptEncoder(tokenizer))
     assert second.ids == tokenizer("good?\nbad\nhe?").input_ids
+
+
+def test_a_system_message_that_the_template_refuses_is_folded_and_that_is_said():
+    tokenizer = chatty()
+    tokenizer.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHAT
+    )
+    task = bound(tokenizer, system="be good")
+    (features,) = task.encode(said(TALK[-1:], "x"), PromptEncoder(tokenizer, Template(), FIRST))
+    assert "be good" in tokenizer.decode(features.ids)
+    assert task.problem(said(TALK[-1:], "x")) is None
+    (remark,) = task.remarks([said(TALK[-1:], "x")])
+    assert "no system role" in remark
+    assert bound(chatty(), system="be good").remarks([said(TALK[-1:], "x")]) == []
 
 
 def test_a_refused_conversation_is_a_bad_line():

@@ -49,6 +49,10 @@ class BoundTask(ABC):
         """What is wrong with a row that only the tokenizer shows."""
         return None
 
+    def remarks(self, rows: Sequence[Row]) -> list[str]:
+        """What has to be changed in such rows before this base can read them, in words for the user."""
+        return []
+
     @abstractmethod
     def encode(self, row: Row, encoder: PromptEncoder) -> Sequence[Features]:
         """The features of one row: one, but for tasks that read a long row in windows.

@@ -135,6 +135,13 @@ class BoundInstruct(BoundWriting):
             return str(error)
         return None
 
+    def remarks(self, rows: Sequence[Row]) -> list[str]:
+        """What the chat template does not take as it is."""
+        if self.is_encoder_decoder:
+            return []
+        said = (self.chat_template.accepted([*self.task.messages(row), row.target])[1] for row in rows[:LOOKED_AT])
+        return list(dict.fromkeys(remark for remarks in said for remark in remarks))
+
     @property
     def ends(self) -> set[int]:
         return super().ends if self.is_encoder_decoder else Chat(self.chat_template).end_ids() or super().ends

@@ -145,6 +145,8 @@ def encode(
 
     held = tables.eval.rows
     chosen = tables.eval.keep(held[:: max(1, len(held) // CURVE_ROWS)][:CURVE_ROWS])
+    for remark in task.remarks(tables.train.rows):
+        say(f"{tables.train.source}: {remark}")
     if isinstance(task, BoundWriting):
         _announce_long_targets(task, tables.train.rows, say)
     return features(tables.train), features(chosen)
