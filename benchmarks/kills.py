@@ -20,7 +20,7 @@ from typing import Annotated
 
 import typer
 
-from graftune.training.run import versions
+from graftune.training.record import versions
 
 METHODS = ("lora", "p-tuning", "prefix", "freeze", "houlsby")
 #: Steps of the embedded data set; dropout where a method has it, so that random streams matter as well.

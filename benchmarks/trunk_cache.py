@@ -25,10 +25,9 @@ from transformers import BertConfig, BertForSequenceClassification
 import graftune as gt
 from graftune.datasets.rows import Row
 from graftune.methods.method import Method
+from graftune.tasks.bound import BoundTask
 from graftune.tasks.classify import Classify
-from graftune.tasks.features import Features, Reading
-from graftune.tasks.generate import Generate
-from graftune.tasks.task import Task
+from graftune.tasks.features import Features, PromptEncoder
 from graftune.templates.template import Template
 from graftune.training.budget import budget_of
 from graftune.training.loop import fit
@@ -55,10 +54,11 @@ CASES = {
 }
 
 
-def load(case: Case, data: Path, dtype: torch.dtype) -> tuple[Any, Task, list[Features]]:
+def load(case: Case, data: Path, dtype: torch.dtype) -> tuple[Any, BoundTask, list[Features]]:
     """The base, the task, and the first rows of its data as features."""
     if case.task == "generate":
-        return shapes.base("gpt2-124m", dtype), Generate(), shapes.rows(data / "e2e/train.jsonl", ROWS)
+        base = shapes.base("gpt2-124m", dtype)
+        return base, shapes.task(base.config), shapes.rows(data / "e2e/train.jsonl", ROWS)
     lines = (data / "banking77/train.jsonl").read_text(encoding="utf-8").splitlines()
     # Every row's neighbour is appended: texts of about fifty tokens.
     texts = [json.loads(line) for line in lines[: 2 * ROWS]]
@@ -66,24 +66,26 @@ def load(case: Case, data: Path, dtype: torch.dtype) -> tuple[Any, Task, list[Fe
         Row(a["text"] + " " + b["text"], a["label"], n)
         for n, (a, b) in enumerate(zip(texts[::2], texts[1::2], strict=True), 1)
     ]
-    task = Classify()
-    task.prepare(rows)
+    fitted = Classify().fit(rows)
     torch.manual_seed(0)
-    base = BertForSequenceClassification(BertConfig(num_labels=len(task.labels))).to(dtype).eval()
-    words = shapes.tokenizer()
-    return base, task, [task.encode(row, Reading(words, Template("{input}"), 10**6)) for row in rows]
+    base = BertForSequenceClassification(BertConfig(num_labels=len(fitted.known))).to(dtype).eval()
+    task = fitted.bind(base.config, shapes.tokenizer())
+    encoder = PromptEncoder(task.processor, Template("{input}"), 10**6)
+    return base, task, [features for row in rows for features in task.encode(row, encoder)]
 
 
-def run(base: Any, case: Case, task: Task, features: Sequence[Features], cached: bool) -> tuple[float, list[float]]:
+def run(
+    base: Any, case: Case, task: BoundTask, features: Sequence[Features], cached: bool
+) -> tuple[float, list[float]]:
     """Mean seconds of a step from the second epoch on, and the losses of all steps."""
     model = gt.AdaptedModel(base)
     recipe = Recipe(batch_size=16, epochs=EPOCHS, lr=1e-4, cache_trunk=cached)
-    model.add("a", case.method, heads=task.head_names(base), seed=0)
+    model.add("a", case.method, heads=task.task.head(base.config).modules(base), seed=0)
     clock = Clock()
     budget = budget_of(recipe, case.method, len(features), model)
     with fast(model, recipe, lambda _: None):
         tick = lambda report: clock.tick()
-        done = fit(model, "a", task, features, [], shapes.tokenizer(), budget, watch=tick)
+        done = fit(model, "a", task, features, [], budget, watch=tick)
     model.close()
     steps = [after - before for before, after in zip(clock.ends, clock.ends[1:], strict=False)]
     return statistics.mean(steps[budget.steps // EPOCHS :]), [point["loss"] for point in done.curve]

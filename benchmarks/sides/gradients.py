@@ -14,7 +14,6 @@ from torch import Tensor
 
 import graftune as gt
 from graftune.tasks.features import Features
-from graftune.tasks.generate import Generate
 from graftune.training.budget import budget_of
 from graftune.training.recipe import Recipe
 from graftune.training.speed import fast
@@ -48,7 +47,7 @@ def ours(shape: str, folder: str, features: list[Features]) -> Gradients:
     model = gt.AdaptedModel(shapes.base(shape))
     adapter = model.load("a", folder)
     recipe = Recipe(batch_size=ROWS, max_steps=1)
-    step = Step(model, "a", Generate(), PAD, budget_of(recipe, adapter.method, ROWS, model))
+    step = Step(model, "a", shapes.task(model.config), budget_of(recipe, adapter.method, ROWS, model))
     model.train()
     with fast(model, recipe, lambda _: None):
         step.backward(features)

@@ -14,7 +14,8 @@ from graftune import bases
 from graftune.datasets.rows import Row
 from graftune.model.layers import is_linear
 from graftune.tasks.batches import IGNORED
-from graftune.tasks.features import Features, Reading
+from graftune.tasks.bound import BoundTask
+from graftune.tasks.features import Features, PromptEncoder
 from graftune.tasks.generate import Generate
 from graftune.templates.template import Template
 
@@ -64,15 +65,18 @@ def tokenizer() -> Any:
     return AutoTokenizer.from_pretrained(bases.path("tiny-decoder"))
 
 
+def task(config: Any) -> BoundTask:
+    """Generation on a base of that config."""
+    return Generate().bind(config, tokenizer())
+
+
 def rows(train: Path, count: int) -> list[Features]:
     """The first rows of E2E as ids and labels, the loss on the text alone."""
-    task, words = Generate(), tokenizer()
+    words = tokenizer()
+    bound, encoder = task(config("tiny-decoder")), PromptEncoder(words, Template("{input}"), 10**6)
     lines = train.read_text(encoding="utf-8").splitlines()[:count]
     pairs = [json.loads(line) for line in lines]
-    return [
-        task.encode(Row(p["table"], p["text"], n), Reading(words, Template("{input}"), 10**6))
-        for n, p in enumerate(pairs, 1)
-    ]
+    return [f for n, p in enumerate(pairs, 1) for f in bound.encode(Row(p["table"], p["text"], n), encoder)]
 
 
 def floor_flops(shape: str, features: list[Features], steps: int) -> float:

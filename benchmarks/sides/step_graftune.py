@@ -9,7 +9,6 @@ import torch
 
 import graftune as gt
 from graftune.methods.method import Method
-from graftune.tasks.generate import Generate
 from graftune.training.budget import budget_of
 from graftune.training.loop import fit
 from graftune.training.recipe import Recipe
@@ -39,7 +38,7 @@ def main(shape: str, method: str, precision: str, train: str, steps: str, *optio
 
     def train_all() -> list[float]:
         with fast(model, recipe, lambda _: None):
-            done = fit(model, "a", Generate(), features, [], shapes.tokenizer(), budget, watch=lambda _: clock.tick())
+            done = fit(model, "a", shapes.task(model.config), features, [], budget, watch=lambda _: clock.tick())
         return [point["loss"] for point in done.curve]
 
     run(train_all, clock)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,12 +16,14 @@ from peft import LoraConfig, TaskType, get_peft_model
 
 import graftune as gt
 from graftune.datasets.rows import Row
-from graftune.tasks.features import Features, Reading
-from graftune.tasks.running import pad_id
-from graftune.tasks.task import Evaluation
+from graftune.inference import evaluation
+from graftune.model.positions import read_positions
+from graftune.tasks.bound import Evaluation
+from graftune.tasks.features import Features, PromptEncoder
 from graftune.templates.template import Template
-from graftune.training.prepare import Prepared, prepare, read_tables
+from graftune.training.prepare import Experiment, prepare
 from graftune.training.recipe import Recipe
+from graftune.training.tables import read_tables
 from sides import trainer
 from sides.figures import Clock, report
 from sides.recipes import method_of, parsed, task_of
@@ -29,20 +32,21 @@ from sides.shapes import without_dropout
 PLAIN = Template("{input}")
 
 
-def load(recipe: Recipe) -> Prepared:
+def load(recipe: Recipe) -> Experiment:
     """Rows, task, tokenizer and an fp32 base, each time the same."""
     return prepare(recipe.model_copy(update={"precision": "fp32"}), task_of(recipe), read_tables(recipe))
 
 
-def encode(prepared: Prepared, rows: list[Row], recipe: Recipe) -> list[Features]:
+def encode(experiment: Experiment, rows: Sequence[Row], recipe: Recipe) -> list[Features]:
     """Rows as Graftune encodes them; no id is a virtual one."""
-    limit = recipe.max_length or prepared.max_length
-    return [prepared.task.encode(row, Reading(prepared.tokenizer, PLAIN, sys.maxsize, limit)) for row in rows]
+    limit = recipe.max_length or read_positions(experiment.base).text
+    encoder = PromptEncoder(experiment.task.processor, PLAIN, sys.maxsize, limit)
+    return [features for row in rows for features in experiment.task.encode(row, encoder)]
 
 
-def adapted(prepared: Prepared, recipe: Recipe) -> Any:
+def adapted(experiment: Experiment, recipe: Recipe) -> Any:
     """The base with the recipe's LoRA and, for classes, a trained head."""
-    method, heads = method_of(recipe), list(prepared.task.head_names(prepared.base))
+    method, heads = method_of(recipe), list(experiment.task.task.head(experiment.base.config).modules(experiment.base))
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS if heads else TaskType.CAUSAL_LM,
         r=method.rank,
@@ -51,20 +55,20 @@ def adapted(prepared: Prepared, recipe: Recipe) -> Any:
         modules_to_save=heads or None,
     )
     torch.manual_seed(recipe.seed)  # the Trainer's own seed comes too late for the start of A
-    return get_peft_model(without_dropout(prepared.base), config)
+    return get_peft_model(without_dropout(experiment.base), config)
 
 
-def train(prepared: Prepared, recipe: Recipe, clock: Clock, folder: str) -> list[float]:
+def train(experiment: Experiment, recipe: Recipe, clock: Clock, folder: str) -> list[float]:
     """Train by the recipe, in bf16 by autocast, and save; the loss of each step."""
-    model = adapted(prepared, recipe)
+    model = adapted(experiment, recipe)
     losses = trainer.fit(
         model,
-        encode(prepared, prepared.tables.train.rows, recipe),
+        encode(experiment, experiment.tables.train.rows, recipe),
         clock,
         steps=recipe.max_steps,
         batch_size=recipe.batch_size,
         lr=recipe.lr,
-        pad=pad_id(prepared.tokenizer),
+        pad=experiment.task.pad_id,
         autocast=recipe.precision == "bf16",
         warmup=recipe.warmup,
         seed=recipe.seed,
@@ -75,18 +79,11 @@ def train(prepared: Prepared, recipe: Recipe, clock: Clock, folder: str) -> list
 
 def evaluate(recipe: Recipe, folder: str) -> Evaluation:
     """The saved adapter on the evaluation rows, as Graftune evaluates its own."""
-    prepared = load(recipe)
-    model = gt.AdaptedModel(prepared.base, prepared.tokenizer)
+    experiment = load(recipe)
+    model = gt.AdaptedModel(experiment.base, experiment.task.processor)
     model.load("a", folder)
-    return prepared.task.evaluate(
-        model,
-        prepared.tokenizer,
-        prepared.tables.eval.rows,
-        "a",
-        PLAIN,
-        batch_size=2 * recipe.batch_size,
-        max_length=recipe.max_length or prepared.max_length,
-    )
+    rows, size = experiment.tables.eval.rows, 2 * recipe.batch_size
+    return evaluation.evaluate(model, experiment.task, rows, "a", PLAIN, batch_size=size, max_length=recipe.max_length)
 
 
 def main(text: str) -> None:
