@@ -16,8 +16,8 @@ from graftune.datasets.values import Answer
 from graftune.errors import GraftuneError
 from graftune.inference.evaluation import evaluate, problems_of
 from graftune.tasks import Extract, metrics
-from graftune.tasks.extract import _best, best_threshold
 from graftune.tasks.features import PromptEncoder
+from graftune.tasks.spans import best_span, best_threshold
 from graftune.templates import Template
 
 from .conftest import Plain, byte_level
@@ -56,7 +56,7 @@ def test_the_best_span_is_the_best_of_all(size, longest, seed):
     generator = torch.Generator().manual_seed(seed)
     start, end = torch.randn(2, size, generator=generator)
     sums = {(i, j): float(start[i] + end[j]) for i in range(size) for j in range(i, min(size, i + longest))}
-    value, first, last = _best(start, end, longest)
+    value, first, last = best_span(start, end, longest)
     assert sums[first, last] == pytest.approx(max(sums.values()))
     assert value == pytest.approx(max(sums.values()))
 

@@ -29,7 +29,6 @@ DEMO: dict[str, dict[str, int]] = {
     "generate": {"max_steps": 60, "batch_size": 12, "eval_rows": 24, "eval_every": 15},
     "classify": {"max_steps": 60, "batch_size": 16, "eval_every": 15},
 }
-EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -216,21 +215,9 @@ def _one(
         "base_inference_seconds_per_example": plain,
         "curve": progress.curve,
         "train_loss": sum(final) / len(final) if final else None,
-        "examples": _examples(evaluation.predictions),
+        "examples": results.examples(evaluation.predictions),
         "untrained": not method.trainable,
     }
-
-
-def _examples(predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first predictions, where there is a shorter form for a report in that."""
-    return [
-        {
-            "input": p["input"],
-            "prediction": str(p["prediction"]),
-            "references": [str(r) for r in p.get("references", [p.get("target", "")])],
-        }
-        for p in ({**one, **one.get("shown", {})} for one in predictions[:EXAMPLES])
-    ]
 
 
 def _check_whole(recipe: Recipe) -> None:

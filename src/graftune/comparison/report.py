@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from graftune import files
 from graftune.comparison import plots, summary, table, units
 from graftune.comparison.results import Comparison, load
 from graftune.comparison.summary import MethodRow, Stat, rows
@@ -62,16 +61,9 @@ def write(folder: str | Path) -> list[Path]:
     """Write ``table.md`` and ``report.html`` for what the folder holds so far, and return their paths."""
     comparison = load(folder)
     contents = {"table.md": table.markdown(comparison), "report.html": html(comparison)}
-    return [_replace(Path(folder) / name, content) for name, content in contents.items()]
-
-
-def _replace(file: Path, content: str) -> Path:
-    """Put the content in place at once: a reader sees the old file or the new one, never half of it."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, delete=False) as part:
-        part.write(content)
-    os.chmod(part.name, 0o644)  # temporary files are private; a report is made to be read
-    os.replace(part.name, file)
-    return file
+    for name, content in contents.items():
+        files.write_text(Path(folder) / name, content)
+    return [Path(folder) / name for name in contents]
 
 
 # --- The table and the examples --------------------------------------------------------------------

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -144,3 +145,18 @@ def _unreadable(place: object, why: str) -> GraftuneError:
     return GraftuneError(
         f"cannot read {place}", received=why, expected="what the comparison wrote", do="repair or remove it"
     )
+
+
+EXAMPLES = 3  # of its predictions that a run keeps for the report
+
+
+def examples(predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first predictions, where there is a shorter form for a report in that."""
+    return [
+        {
+            "input": p["input"],
+            "prediction": str(p["prediction"]),
+            "references": [str(r) for r in p.get("references", [p.get("target", "")])],
+        }
+        for p in ({**one, **one.get("shown", {})} for one in predictions[:EXAMPLES])
+    ]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any, ClassVar, Self
 
 import torch
@@ -16,12 +14,12 @@ from graftune.bases.head import Head
 from graftune.datasets import values
 from graftune.datasets.columns import Columns
 from graftune.datasets.rows import Row
-from graftune.datasets.values import Answer
 from graftune.errors import GraftuneError, unknown
 from graftune.tasks import metrics
 from graftune.tasks.batches import inputs
 from graftune.tasks.bound import Batch, BoundTask, Evaluation
 from graftune.tasks.features import Features, PromptEncoder
+from graftune.tasks.spans import best_span, best_threshold, located, positions
 from graftune.tasks.task import Task
 from graftune.tasks.windows import room_for, windows
 from graftune.templates.tokens import text_offsets
@@ -69,7 +67,7 @@ class Extract(Task):
     def expectation(self) -> str:
         return f"a text in {self.context!r} that holds the answer, letter by letter"
 
-    def fit(self, rows: Sequence[Row]) -> Extract:
+    def fit(self, rows: Sequence[Row]) -> Self:
         """Whether some questions have no answer."""
         if self.unanswerable is not None:
             return self
@@ -109,7 +107,7 @@ class BoundExtract(BoundTask):
             prompt = encoder.fit(row, values={task.context: tokens[span.start : span.stop]})
             start, count = prompt.places[task.context]
             own = offsets[span.start : span.start + count]
-            wanted = _positions(answer, own, start)
+            wanted = positions(answer, own, start)
             found.append(Window(prompt.ids, wanted, len(span) < len(tokens), prompt.type_ids, start, own))
         return found
 
@@ -142,7 +140,7 @@ class BoundExtract(BoundTask):
         """The best span of each window (its score, first and last token), and the score of having no answer."""
         start, end = outputs.start_logits.float(), outputs.end_logits.float()
         spans = [
-            _best(s[a:b], e[a:b], self.task.longest)
+            best_span(s[a:b], e[a:b], self.task.longest)
             for s, e, (a, b) in zip(start, end, batch["spans"].tolist(), strict=True)
         ]
         nulls = (start[:, 0] + end[:, 0]).tolist()
@@ -191,43 +189,6 @@ class BoundExtract(BoundTask):
         return ()
 
 
-def best_threshold(margins: Sequence[float], texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """The threshold on the margins, above which the answer is "", with the best mean F1; of equals the nearest to 0."""
-    own, none = (metrics.spans(side, references).sums for side in (texts, [""] * len(texts)))
-    assert own is not None and none is not None
-    edges = sorted(margins)
-    middles = [(a + b) / 2 for a, b in pairwise(edges)]
-    candidates = sorted({0.0, edges[0] - 1.0, edges[-1] + 1.0, *middles}, key=abs)
-
-    def quality(threshold: float) -> float:
-        return sum(none.rows[i][0] if margin > threshold else own.rows[i][0] for i, margin in enumerate(margins))
-
-    return max(candidates, key=quality)
-
-
-def located(answers: Sequence[Answer], text: str) -> tuple[int, int] | None:
-    """The characters of the first answer that stands in the text: where it says it starts, else as whole words."""
-    for answer in answers:
-        if answer.start is not None and text.startswith(answer.text, answer.start):
-            return answer.start, answer.start + len(answer.text)
-    for answer in answers:
-        whole = re.search(rf"(?<!\w){re.escape(answer.text)}(?!\w)", text)
-        at = whole.start() if whole else text.find(answer.text)
-        if at >= 0:
-            return at, at + len(answer.text)
-    return None
-
-
-def _positions(answer: tuple[int, int] | None, offsets: Sequence[Sequence[int]], start: int) -> list[int]:
-    """The positions of the tokens that an answer begins and ends in; (0, 0) where the window does not hold it."""
-    if answer is None:
-        return [0, 0]
-    inside = [i for i, (a, b) in enumerate(offsets) if a < answer[1] and b > answer[0]]
-    if not inside or offsets[inside[0]][0] > answer[0] or offsets[inside[-1]][1] < answer[1]:
-        return [0, 0]
-    return [start + inside[0], start + inside[-1]]
-
-
 def _allowed(outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     """Start and end logits, float32 (rows, length), with -inf outside of the text and the first position."""
     first, after = batch["spans"].to(outputs.start_logits.device)[..., None].unbind(1)
@@ -248,14 +209,3 @@ def _cross_entropy(logits: Tensor, wanted: Tensor, smoothing: float) -> Tensor:
         mean = logarithms.masked_fill(~finite, 0.0).sum(-1) / finite.sum(-1)
         loss = (1 - smoothing) * loss - smoothing * mean
     return loss
-
-
-def _best(start: Tensor, end: Tensor, longest: int) -> tuple[float, int, int]:
-    """The best sum of start and end logits (n,) with start ≤ end < start + longest, and where; no span for n = 0."""
-    if not len(start):
-        return -torch.inf, 0, -1
-    sums = start[:, None] + end[None, :]  # (n, n)
-    allowed = torch.ones_like(sums, dtype=torch.bool).triu().tril(longest - 1)
-    best = sums.masked_fill(~allowed, -torch.inf).flatten().argmax()
-    first, last = divmod(int(best), len(end))
-    return float(sums[first, last]), first, last

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from graftune.errors import GraftuneError, unknown
+from graftune.training.sections import (
+    TRAINING_KEYS,
+    bad_value,
+    check_method,
+    checked_sections,
+    option_types,
+    section_names,
+)
 
 if TYPE_CHECKING:
     from graftune.methods.method import Method
-
-#: Keys of a method's section that belong to training rather than to the method.
-TRAINING_KEYS: dict[str, Any] = {"lr": Annotated[float, Field(gt=0)], "rates": dict[str, Annotated[float, Field(ge=0)]]}
-_LENIENT = ConfigDict(coerce_numbers_to_str=True)
 
 
 class Recipe(BaseModel):
@@ -104,14 +108,6 @@ def scalar(text: str) -> Any:
     return value
 
 
-def _section_names() -> set[str]:
-    from graftune import methods  # noqa: F401 - fills the table of presets
-    from graftune.methods.method import PRESETS
-    from graftune.tasks.registry import TASKS
-
-    return set(PRESETS) | set(TASKS)
-
-
 def load(path: str | None, flags: dict[str, Any], settings: tuple[str, ...] = (), method: str | None = None) -> Recipe:
     """A recipe from a YAML file, command-line flags over it, and ``key=value`` settings over both.
 
@@ -121,7 +117,7 @@ def load(path: str | None, flags: dict[str, Any], settings: tuple[str, ...] = ()
     """
     data: dict[str, Any] = {}
     sections: dict[str, dict[str, Any]] = {}
-    names = _section_names()
+    names = section_names()
     given = {key: value for key, value in flags.items() if value is not None}
     for source in ({} if path is None else _read(Path(path)), given):
         if "epochs" in source or "max_steps" in source:  # a flag replaces the file's length, however it is written
@@ -147,28 +143,10 @@ def load(path: str | None, flags: dict[str, Any], settings: tuple[str, ...] = ()
     try:
         recipe = Recipe(**data)
     except ValidationError as error:
-        raise _bad_value("recipe: bad value for", error) from error
+        raise bad_value("recipe: bad value for", error) from error
     for name in filter(None, (recipe.method, *(recipe.methods or ()))):
-        _known(name)
-    return recipe.model_copy(update={"sections": _checked(sections)})
-
-
-def _known(name: str) -> None:
-    from graftune.methods.method import PRESETS
-
-    if name not in PRESETS:
-        raise unknown("method", name, PRESETS)
-
-
-def _bad_value(problem: str, error: ValidationError, key: str = "") -> GraftuneError:
-    first = error.errors()[0]
-    where = key or ".".join(map(str, first["loc"]))
-    return GraftuneError(
-        f"{problem} {where!r}",
-        received=repr(first["input"]),
-        expected=first["msg"][0].lower() + first["msg"][1:],
-        do=f"change {where!r}",
-    )
+        check_method(name)
+    return recipe.model_copy(update={"sections": checked_sections(sections)})
 
 
 def given(base: str, recipe: Recipe | None, options: dict[str, Any]) -> Recipe:
@@ -233,48 +211,16 @@ def _apply(setting: str, data: dict[str, Any], sections: dict[str, dict[str, Any
     from graftune.methods.method import PRESETS
 
     if chosen in PRESETS and section in PRESETS and section != chosen:
-        same = f"{chosen}.{option}, or " if option in _types(chosen) else ""
+        same = f"{chosen}.{option}, or " if option in option_types(chosen) else ""
         raise GraftuneError(
             f"--set {setting} belongs to another method",
             received=f"an option of {section!r} while training {chosen!r}",
             expected=f"{chosen}.key=value",
             do=f"did you mean {same}--method {section}?",
         )
-    if isinstance(value, dict) and _types(section).get(option) in (str, str | None):
+    if isinstance(value, dict) and option_types(section).get(option) in (str, str | None):
         value = text  # a template such as {input} looks like a YAML mapping
     sections.setdefault(section, {})[option] = value
-
-
-def _types(name: str) -> dict[str, Any]:
-    """The options of a method or task, with their types."""
-    from graftune.methods.method import PRESETS
-    from graftune.tasks.registry import TASKS
-
-    if name in PRESETS:
-        return {**get_type_hints(PRESETS[name][0]), **TRAINING_KEYS}
-    return get_type_hints(TASKS[name])
-
-
-def _checked(sections: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The sections, every option known and of its type, whether that method runs or not."""
-    from graftune.methods.method import PRESETS, make
-    from graftune.tasks import registry
-
-    typed: dict[str, dict[str, Any]] = {}
-    for name, options in sections.items():
-        types = _types(name)
-        typed[name] = {}
-        for key, value in options.items():
-            try:
-                adapter = TypeAdapter(types.get(key, Any), config=_LENIENT)
-                typed[name][key] = adapter.validate_python(value)
-            except ValidationError as error:
-                raise _bad_value("bad value for", error, f"{name}.{key}") from error
-        if name in PRESETS:
-            make(name, **{k: v for k, v in typed[name].items() if k not in TRAINING_KEYS})
-        else:
-            registry.make(name, **typed[name])
-    return typed
 
 
 def with_methods(recipe: Recipe, chosen: Sequence[Method], **changes: Any) -> Recipe:
@@ -284,7 +230,7 @@ def with_methods(recipe: Recipe, chosen: Sequence[Method], **changes: Any) -> Re
         fixed = type(method).presets.get(method.preset, {})
         options = {k: v for k, v in method.describe().items() if k != "method" and k not in fixed}
         sections[method.preset] = {**sections.get(method.preset, {}), **options}
-    return recipe.model_copy(update={**changes, "sections": _checked(sections)})
+    return recipe.model_copy(update={**changes, "sections": checked_sections(sections)})
 
 
 def dump(recipe: Recipe) -> str:
