@@ -121,6 +121,7 @@ OTHER_MEANING = {
     "parts/output_function.py": {"lora"},  # an initialisation of adapters
     "cli/commands.py": {"lora"},  # the default of --method
     "datasets/columns.py": {"prompt"},  # a column of the data
+    "datasets/values/__init__.py": {"prompt"},  # the messages to answer
     "tasks/instruct.py": {"prompt"},
 }
 

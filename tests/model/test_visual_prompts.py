@@ -209,6 +209,10 @@ def test_a_row_is_as_if_alone_beside_other_prompts_and_methods(name: str, first:
         together = outputs(model, pixels, adapters=ROWS)
         with fast(base):
             close(outputs(model, pixels, adapters=ROWS), together)
+        # In float64, since rounding to float32 alone reaches the tolerance on some processors.
+        model.double()
+        pixels = pixels.double()
+        together = outputs(model, pixels, adapters=ROWS)
         for row, adapter in enumerate(ROWS):
             close(together[row], outputs(model, pixels[row : row + 1], adapters=adapter)[0])
 

@@ -60,7 +60,9 @@ def read_positions(base: PreTrainedModel) -> Positions:
         return Positions(None)
     inputs = dummy_inputs(base)
     padding = getattr(base.config.get_text_config(), "pad_token_id", None)
-    id = next((int(i) for i in inputs["input_ids"][0] if int(i) != padding), 0)
+    ids = inputs["input_ids"][0]
+    values = [int(padding == 0)] if ids.is_meta else ids.tolist()  # a base without weights is only measured
+    id = next((value for value in values if value != padding), 0)
     paired = base.config.is_encoder_decoder
     inputs = {name: value.new_full((1, TEXT), 1) for name, value in inputs.items()}  # masks
     inputs["input_ids"].fill_(id)
