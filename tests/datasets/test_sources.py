@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import itertools
 import json
 import random
 from decimal import Decimal
@@ -18,7 +20,7 @@ import datasets
 from graftune.datasets import Row, Rows, read, values
 from graftune.datasets.columns import Columns, not_read
 from graftune.datasets.rows import read_inputs
-from graftune.datasets.sources import arrow
+from graftune.datasets.sources import arrow, kinds
 from graftune.errors import GraftuneError
 
 WORDS = Columns(("tokens",), ("tags",), values.words, values.words)
@@ -414,3 +416,61 @@ def test_places_count_from_the_file_wherever_the_command_runs(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     assert len(read("set/annotations/x.json", columns=OBJECTS).rows) == 2
     assert contents("set/x.csv", columns=PICTURES) == [(Path("set/images/a.png"), "cat")]
+
+
+def test_rows_of_csv_are_read_from_their_places(tmp_path):
+    rng = random.Random(3)
+    written = [["text", "label"]]
+    for number in range(400):
+        text = "".join(
+            rng.choice(["a", '"', ",", ";", "\n", "\r\n", "é", "\t", "日"]) for _ in range(rng.randint(0, 9))
+        )
+        written.append([f"{number}{text}", str(number % 3)])
+    for separator, end, encoding in itertools.product(",;\t|", ("\n", "\r\n"), ("utf-8", "utf-8-sig", "utf-16")):
+        with (tmp_path / "x.csv").open("w", newline="", encoding=encoding) as file:
+            csv.writer(file, delimiter=separator, lineterminator=end).writerows(written)
+        table = read(tmp_path / "x.csv")
+        assert [(row.input, row.target) for row in table.rows] == [tuple(row) for row in written[1:]]
+        places = rng.sample(range(400), 50)
+        assert [row.input for row in table.rows.select(places)] == [written[place + 1][0] for place in places]
+        lines = [row.line for row in table.rows]
+        assert lines == sorted(set(lines))
+        kept = table.without({lines[7]: "bad"}, 1.0, "")
+        assert [row.line for row in kept.rows] == lines[:7] + lines[8:]
+
+
+def test_a_table_of_another_extension_may_be_longer_than_its_head(tmp_path):
+    with (tmp_path / "x.dat").open("w", newline="") as file:
+        csv.writer(file).writerows([["text", "label"], *([f"two\nlines {'a' * 500} {n}", n % 2] for n in range(500))])
+    assert (tmp_path / "x.dat").stat().st_size > 2 * kinds.HEAD
+    assert len(read(tmp_path / "x.dat").rows) == 500
+
+
+def test_a_csv_that_changes_under_its_rows_is_said(tmp_path):
+    path = write(tmp_path / "x.csv", "text,label\nhello,1\nworld,0\n")
+    table = read(path)
+    for other in (
+        b'text,label\n"ello,1\nworld,0\n',
+        b"text,label\nh,ll,1\nworld,0\n",
+        b"text,label\nh\xffllo,1\nworld,0\n",
+    ):
+        write(path, other)
+        with pytest.raises(GraftuneError, match="cannot be read any more"):
+            table.rows[0]
+
+
+@pytest.mark.slow
+def test_a_million_rows_of_csv_hold_few_bytes_each(tmp_path):
+    import tracemalloc
+
+    with (tmp_path / "x.csv").open("w") as file:
+        file.write("input;target\n")
+        for number in range(1_000_000):
+            file.write(f'"question, {number}";{number % 7}\n')
+    tracemalloc.start()
+    table = read(tmp_path / "x.csv")
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(table.rows) == 1_000_000
+    assert held / 1e6 < 20  # a place of 8 bytes, a line number and a row of 4 each
+    assert peak / 1e6 < 30

@@ -104,8 +104,7 @@ class LineRecords(Records):
             del self.problems[number]  # empty lines at the end
         self.columns = list(columns)
         self.total = last
-        starts.append(path.stat().st_size)
-        self.starts = numpy.frombuffer(starts, numpy.uint64)
+        self.starts = starts_of(starts, path)
 
     def scan(self) -> Iterator[tuple[int, Record]]:
         for position, (_, line) in enumerate(self._lines()):
@@ -128,6 +127,12 @@ class LineRecords(Records):
             for line in file:
                 yield offset, _without_mark(line, offset)
                 offset += len(line)
+
+
+def starts_of(starts: array.array[int], path: Path) -> numpy.ndarray:
+    """uint64 (records + 1,): the byte at which each record of a file starts, then the file's end."""
+    starts.append(path.stat().st_size)
+    return numpy.frombuffer(starts, numpy.uint64)
 
 
 def _without_mark(line: bytes, offset: int) -> bytes:
