@@ -53,7 +53,7 @@ class Table:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the content of the rows; images are read for it, so that it waits until somebody asks."""
+        """Of what the rows hold; images are read for it, so that it waits until somebody asks."""
         return fingerprint(self.rows)
 
     def keep(self, rows: Sequence[Row]) -> Table:
@@ -185,11 +185,16 @@ def grouped(rows: Iterable[Row], key: Callable[[Row], Any] = lambda row: row.inp
 
 
 def fingerprint(rows: Iterable[Row]) -> str:
-    """16 hexadecimal digits that change when any input, target, reference or the order of rows does."""
-    digest = hashlib.sha256()
+    """16 hexadecimal digits that change when any input, target, reference, other column or the order of rows does.
+
+    Rows of a large file stand for its bytes, what is read of it, and which rows are kept.
+    """
+    if isinstance(rows, Rows) and (digest := rows.digest()):
+        return digest.hex()[:16]
+    whole = hashlib.sha256()
     for row in rows:
-        digest.update(content(row.input, row.target, *row.references) + b"\n")
-    return digest.hexdigest()[:16]
+        whole.update(content(row.input, row.target, *row.references, sorted(row.columns.items())) + b"\n")
+    return whole.hexdigest()[:16]
 
 
 def content(*values: Any) -> bytes:

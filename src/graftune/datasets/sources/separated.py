@@ -12,7 +12,7 @@ from typing import IO, Any, Final, NamedTuple
 
 import numpy
 
-from graftune.datasets.sources.records import Record, Records, decoded, starts_of
+from graftune.datasets.sources.records import Record, Records, decoded, digest_of, starts_of
 from graftune.datasets.sources.text import not_utf8
 from graftune.datasets.values import InvalidValue
 from graftune.errors import GraftuneError
@@ -86,6 +86,9 @@ class SeparatedRecords(Records):
 
     def lines(self, positions: numpy.ndarray) -> numpy.ndarray:
         return self.numbers[positions].astype(numpy.int64)
+
+    def digest(self) -> bytes | None:
+        return digest_of(self.path)
 
     def _rows(self) -> Iterator[tuple[int, int, list[str]]]:
         return _rows(lambda: self.path.open("rb"), self.layout, self.shown)
