@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import inspect
+import io
 import json
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +13,7 @@ import pyarrow
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from graftune.datasets import read, values
 from graftune.datasets.columns import Columns
@@ -21,7 +24,8 @@ from graftune.datasets.splits import duplicates_between, split_off
 from graftune.errors import GraftuneError
 
 FORMATS = sorted(path for path in (Path(__file__).parents[1] / "formats").rglob("*") if path.is_file())
-READ = [reader for name in values.__all__ if not isinstance(reader := getattr(values, name), type) and name != "Reader"]
+FUNCTIONS = [one for name in values.__all__ if inspect.isfunction(one := getattr(values, name))]
+READ = [one for one in FUNCTIONS if list(inspect.signature(one).parameters) == ["value", "folder"]]
 ENDS = ["", ".odd", *READERS, *PACKED]
 USUAL = ("text", "input", "question", "premise", "tokens", "messages", "image")
 ANY = [Columns(USUAL, ("label", "target", "output", "answers", "tags", "objects"), values.text, reader)
@@ -59,6 +63,25 @@ def damaged(draw) -> bytes:
     return packed[: draw(st.integers(0, len(packed)))] if draw(st.integers(0, 9)) == 0 else packed
 
 
+def picture(kind: str, mode: str) -> bytes:
+    held = io.BytesIO()
+    Image.linear_gradient("L").resize((24, 16)).convert(mode).save(held, kind, exif=b"Exif\0\0II*\0\x08" + bytes(9))
+    return held.getvalue()
+
+
+PICTURES = [picture(*one) for one in (("PNG", "L"), ("PNG", "P"), ("JPEG", "RGB"), ("WEBP", "RGB"), ("TIFF", "CMYK"))]
+PICTURES += [picture(*one) for one in (("GIF", "P"), ("BMP", "RGB"), ("PPM", "L"), ("ICO", "RGBA"))]
+
+
+@st.composite
+def broken_pictures(draw) -> bytes:
+    content = bytearray(draw(st.sampled_from(PICTURES)))
+    for _ in range(draw(st.integers(0, 4))):
+        place = draw(st.integers(0, len(content)))
+        content[place : place + draw(st.integers(0, 9))] = draw(st.binary(max_size=6))
+    return bytes(content)[: draw(st.integers(0, 4000))]
+
+
 def look_at(path: Path, columns: Columns) -> None:
     """Read a file and use every row; a refusal is a GraftuneError and nothing else."""
     with suppress(GraftuneError):
@@ -87,6 +110,7 @@ def cells_are_read_or_refused(reader, value) -> None:
 FILES = given(st.binary(max_size=200) | damaged(), st.sampled_from(ENDS), st.sampled_from([*ANY, TALK]))
 DOCUMENTS = given(anything, st.sampled_from([".json", ".jsonl", ""]), st.sampled_from([*ANY, TALK]))
 CELLS = given(st.sampled_from(READ), anything)
+IMAGES = given(broken_pictures())
 
 
 def cases(count: int):
@@ -116,6 +140,25 @@ def test_documents(folder, document, ends, columns):
 @CELLS
 def test_cells(reader, value):
     cells_are_read_or_refused(reader, value)
+
+
+def images_are_read_or_refused(content) -> None:
+    with suppress(values.InvalidValue):
+        assert values.image(content, Path()) == content
+        assert values.opened(content).convert("RGB").size == values.size(content)
+
+
+@cases(150)
+@IMAGES
+def test_images(content):
+    images_are_read_or_refused(content)
+
+
+@pytest.mark.slow
+@cases(8000)
+@IMAGES
+def test_many_images(content):
+    images_are_read_or_refused(content)
 
 
 @pytest.mark.slow

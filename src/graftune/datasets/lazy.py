@@ -40,12 +40,16 @@ class Row:
 
 @dataclass(frozen=True)
 class RowMaker:
-    """Rows out of a record: its cells as `columns` reads them. Without a target the rows are inputs alone."""
+    """Rows out of a record: its cells as `columns` reads them. Without a target the rows are inputs alone.
+
+    `second` is the column that is read together with the target.
+    """
 
     columns: Columns
     input: str
     target: str | None
     folder: Path
+    second: str | None = None
 
     def __call__(self, record: Record) -> list[Row]:
         """The rows of a record. Raises InvalidValue that says all that is wrong with it."""
@@ -58,7 +62,7 @@ class RowMaker:
 
     def described(self) -> str:
         """What is read of a record, and by which functions."""
-        named = [name for name in (self.input, self.target) if name is not None]
+        named = [name for name in (self.input, self.target, self.second) if name is not None]
         functions = [self.columns.reader(name, target=name == self.target) for name in named]
         names = [getattr(one, "__qualname__", repr(one)) for one in (*functions, self.columns.examples)]
         return repr((named, names))
@@ -75,7 +79,8 @@ class RowMaker:
         for name in names:
             try:
                 reader = self.columns.reader(name, target=name == self.target)
-                found.append(cell(record.values, name, reader, self.folder))
+                second = self.second if name == self.target else None
+                found.append(cell(record.values, name, reader, self.folder, second))
             except InvalidValue as error:
                 wrong.append(str(error))
         if wrong:

@@ -40,7 +40,8 @@ __all__ = [
 class Table:
     """The rows of one source, and the columns they were taken from.
 
-    `left_out` has the lines that could not be used, with the reason; `columns` are all columns of the source.
+    `left_out` has the lines that could not be used, with the reason; `columns` are all columns of the source,
+    and `second` is the one that is read together with the target (the labels of boxes).
     """
 
     rows: Sequence[Row]
@@ -50,6 +51,7 @@ class Table:
     source: str
     left_out: Mapping[int, str] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
+    second: str | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -90,11 +92,12 @@ def read(
     """
     raw = _records(source)
     chosen_input, chosen_target, guessed = columns.choose(raw.columns, input, target)
-    rows, problems = _made(raw, RowMaker(columns, chosen_input, chosen_target, raw.folder))
+    second = columns.second(raw.columns, chosen_target)
+    rows, problems = _made(raw, RowMaker(columns, chosen_input, chosen_target, raw.folder, second))
     expected = row_with(dict.fromkeys((chosen_input, chosen_target)))
     refuse(str(source), problems, raw.total, share, expected)
     _need_rows(source, rows, problems)
-    return Table(rows, chosen_input, chosen_target, guessed, str(source), problems, tuple(raw.columns))
+    return Table(rows, chosen_input, chosen_target, guessed, str(source), problems, tuple(raw.columns), second)
 
 
 def read_inputs(source: str | Path, input: str | None = None, columns: Columns = TEXT) -> Sequence[Row]:

@@ -45,12 +45,17 @@ def located_answers(value: Any, folder: Path) -> tuple[Answer, ...]:
 
 
 def _unwrapped(value: str) -> Any:
-    """A list or an object that CSV holds as JSON; any other text is an answer, brackets or not."""
+    """A list or an object that CSV holds as JSON; any other text is an answer, brackets or not.
+
+    Raises InvalidValue for an object of SQuAD that is broken: no answer looks like that.
+    """
     if not value.lstrip().startswith(("[", "{")):
         return value
     try:
         found = parsed(value)
     except InvalidValue:
+        if "answer_start" in value:
+            raise
         return value
     return found if is_list(found) or isinstance(found, Mapping) else value
 
