@@ -20,7 +20,7 @@ import datasets
 from graftune.datasets import Row, Rows, read, values
 from graftune.datasets.columns import Columns, not_read
 from graftune.datasets.rows import read_inputs
-from graftune.datasets.sources import arrow, kinds
+from graftune.datasets.sources import arrow, hub, kinds
 from graftune.errors import GraftuneError
 
 WORDS = Columns(("tokens",), ("tags",), values.words, values.words)
@@ -474,3 +474,39 @@ def test_a_million_rows_of_csv_hold_few_bytes_each(tmp_path):
     assert len(table.rows) == 1_000_000
     assert held / 1e6 < 20  # a place of 8 bytes, a line number and a row of 4 each
     assert peak / 1e6 < 30
+
+
+def on_the_hub(folder: Path, **configs: str) -> str:
+    """A data set as the Hub has it, which `datasets` loads from the disk as well."""
+    lines = ["---", "configs:"]
+    for config, splits in configs.items():
+        lines += [f"- config_name: {config}", "  data_files:"]
+        for split in splits.split():
+            lines += [f"  - split: {split}", f"    path: {config}/{split}.jsonl"]
+            write(folder / config / f"{split}.jsonl", f'{{"text": "{config}", "label": "{split}"}}\n')
+    write(folder / "README.md", "\n".join([*lines, "---", ""]))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("configs", "asked", "typed"),
+    [
+        ({"en": "train test", "de": "train"}, "", "@en:train"),
+        ({"en": "train test", "de": "train"}, ":train[:50%]", "@en:train[:50%]"),
+        ({"en": "train", "de": "test"}, ":test", "@de:test"),
+        ({"en": "train", "de": "test"}, "@fr:test", "@de:test"),
+        ({"en": "train test", "de": "train"}, "@en:dev", "@en:train"),
+        ({"default": "test dev"}, "", ":test"),
+        ({"default": "train dev"}, ":validation", ":train"),
+        ({"default": "train dev"}, "@fr", ":train"),
+    ],
+)
+def test_the_error_says_which_config_and_split_to_type(tmp_path, monkeypatch, configs, asked, typed):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    name = on_the_hub(tmp_path / "set", **configs)
+    with pytest.raises(GraftuneError) as caught:
+        hub.read(f"{name}{asked}", "")
+    assert f"such as {name}{typed}\n" in f"{caught.value}\n"
+    (record,) = hub.read(f"{name}{typed.partition('[')[0]}", "").at([0])
+    config = typed.removeprefix("@").partition(":")[0]
+    assert record.values == {"text": config or "default", "label": typed.partition(":")[2].partition("[")[0]}
