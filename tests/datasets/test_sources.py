@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow
+import pyarrow.feather
 import pyarrow.parquet
 import pytest
 from PIL import Image
@@ -22,6 +23,7 @@ from graftune.datasets.columns import Columns, not_read
 from graftune.datasets.rows import read_inputs
 from graftune.datasets.sources import arrow, hub, kinds
 from graftune.errors import GraftuneError
+from graftune.tasks.translate import Translate
 
 WORDS = Columns(("tokens",), ("tags",), values.words, values.words)
 PICTURES = Columns(("image", "file_name", "img"), ("label",), values.image, values.label)
@@ -72,6 +74,7 @@ LIST = '[{"text": "a", "label": 1},\n {"text": "b", "label": 0}]'
         ("x.json", json.dumps({"examples": json.loads(LIST)})),
         ("x.json", '{"text": ["a", "b"], "label": [1, 0]}'),
         ("x.json", '{"0": {"text": "a", "label": 1}, "1": {"text": "b", "label": 0}}'),
+        ("x.json", '{"columns": ["text", "label"], "index": [5, 6], "data": [["a", 1], ["b", 0]]}'),
         ("x.json", '{"text": {"0": "a", "1": "b"}, "label": {"0": 1, "1": 0}}'),
         ("x.csv", "text,label\na,1\nb,0\n"),
         ("x.csv", "sep=;\r\ntext;label\r\na;1\r\nb;0\r\n"),
@@ -271,6 +274,33 @@ def test_parquet_of_pandas_and_others(tmp_path):
     assert contents(tmp_path / "x.csv") == AB
 
 
+@pytest.mark.parametrize("name", ["x.feather", "x.arrow", "x", "x.csv"])
+def test_feather_files(tmp_path, name):
+    table = pyarrow.table({"text": ["a", "b"], "label": [1, 0]})
+    for compression in ("uncompressed", "lz4", "zstd"):
+        pyarrow.feather.write_feather(table, tmp_path / name, compression=compression)
+        assert contents(tmp_path / name) == AB
+
+
+def test_translations_have_a_column_for_each_language(tmp_path):
+    pairs = [{"translation": {"en": "good", "de": "gut"}, "id": 4}, {"translation": {"en": "bad", "de": "schlecht"}}]
+    write(tmp_path / "x.jsonl", "\n".join(map(json.dumps, pairs)))
+    languages = datasets.Features({"translation": datasets.Translation(["en", "de"])})
+    texts = [{"translation": one["translation"]} for one in pairs]
+    datasets.Dataset.from_list(texts, features=languages).to_parquet(tmp_path / "y.parquet")
+    for name in ("x.jsonl", "y.parquet"):
+        assert contents(tmp_path / name, "de", "en") == [("gut", "good"), ("schlecht", "bad")]
+        table = read(tmp_path / name, columns=Translate.columns)
+        assert [(row.input, row.target, row.line) for row in table.rows] == [("good", "gut", 1), ("bad", "schlecht", 2)]
+        assert set(table.columns[:2]) == {"en", "de"}
+    write(tmp_path / "x.jsonl", "\n".join(map(json.dumps, [*pairs, {"translation": {"en": "x"}}, {"translation": 3}])))
+    text = message(tmp_path / "x.jsonl", "en", "de")
+    assert "line 3: no 'de'" in text
+    assert "line 4: no 'en'; no 'de'" in text
+    write(tmp_path / "z.jsonl", '{"source": "good", "translation": "gut"}')
+    assert contents(tmp_path / "z.jsonl", columns=Translate.columns) == [("good", "gut")]
+
+
 def test_arrow_files(tmp_path):
     NAMED.save_to_disk(tmp_path / "saved")
     (file,) = (tmp_path / "saved").glob("*.arrow")
@@ -309,7 +339,8 @@ def test_folders_of_images(tmp_path):
             picture(tmp_path / split / label / f"{number}.png", number)
     text = message(tmp_path, columns=PICTURES)
     assert "several data sets" in text
-    assert f"{tmp_path / 'test'}" in text
+    assert "with test, train\n" in text
+    assert f"{tmp_path / 'train'}" in text
     assert contents(tmp_path / "train", columns=PICTURES) == [
         (tmp_path / "train" / "cat" / "0.png", "cat"),
         (tmp_path / "train" / "dog" / "1.png", "dog"),
@@ -318,6 +349,43 @@ def test_folders_of_images(tmp_path):
     assert "line 3: 'image' is no readable image" in message(tmp_path / "train", columns=PICTURES)
     (tmp_path / "empty").mkdir()
     assert "folder, not a file" in message(tmp_path / "empty")
+
+
+def test_splits_of_images_are_no_classes(tmp_path):
+    for split in ("train", "test"):
+        picture(tmp_path / split / "a.png", 1)
+    assert "folder, not a file" in message(tmp_path, columns=PICTURES)
+    write(tmp_path / "train" / "metadata.jsonl", '{"file_name": "a.png", "label": "cat"}')
+    text = message(tmp_path, columns=PICTURES)
+    assert "the data set lies further down" in text
+    assert f"name it: {tmp_path / 'train'}" in text
+    write(tmp_path / "test" / "metadata.csv", "file_name,label\na.png,dog\n")
+    assert "with test, train\n" in message(tmp_path, columns=PICTURES)
+    assert contents(tmp_path / "test", columns=PICTURES) == [(tmp_path / "test" / "a.png", "dog")]
+
+
+def test_the_only_data_file_of_a_folder_is_the_data(tmp_path):
+    write(tmp_path / "LICENSE.txt", "free")
+    write(tmp_path / "README.md", "words")
+    write(tmp_path / ".hidden.csv", "words")
+    assert "folder, not a file" in message(tmp_path)
+    write(tmp_path / "train.jsonl.gz", gzip.compress(LINES.encode()))
+    assert contents(tmp_path) == AB
+    write(tmp_path / "dev.csv", "text,label\na,b\n")
+    text = message(tmp_path)
+    assert "with dev.csv, train.jsonl.gz\n" in text
+    assert f"name one of them: {tmp_path / 'train.jsonl.gz'}" in text
+
+
+@pytest.mark.parametrize(("xml", "images"), [("", ""), ("Annotations", "JPEGImages"), ("annotations", ""), ("", "img")])
+def test_pascal_voc_has_its_images_beside_or_in_a_folder_beside(tmp_path, xml, images):
+    picture(tmp_path / "set" / images / "a.png", 1)
+    box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax></bndbox>"
+    text = f"<annotation><filename>a.jpg</filename><object><name>cat</name>{box}</object></annotation>"
+    write(tmp_path / "set" / xml / "a.xml", text)
+    for folder in {tmp_path / "set", tmp_path / "set" / xml}:
+        rows = contents(folder, columns=OBJECTS)
+        assert rows == [(tmp_path / "set" / images / "a.png", (("cat", (1.0, 2.0, 3.0, 4.0)),))]
 
 
 def coco(*annotations: dict, **more) -> str:

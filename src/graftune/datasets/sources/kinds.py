@@ -28,7 +28,7 @@ READERS: Final[dict[str, Reader]] = {
     ".txt": text.read,
     **dict.fromkeys(COLUMNS, conll.read),
     ".parquet": arrow.parquet,
-    ".arrow": arrow.stored,
+    **dict.fromkeys((".arrow", ".feather"), arrow.stored),
 }
 
 
@@ -48,7 +48,9 @@ def _by_content(head: bytes, whole: bool, ends: str) -> Reader | None:
     """The reader that the first bytes call for; None leaves it to the extension."""
     if head.startswith(b"PAR1"):
         return arrow.parquet
-    if ends in (".parquet", ".arrow", *COLUMNS):
+    if head.startswith(arrow.ARROW):
+        return arrow.stored
+    if ends in (".parquet", ".arrow", ".feather", *COLUMNS):
         return None
     start = head.removeprefix(MARK).lstrip()[:1]
     if start == b"{":
