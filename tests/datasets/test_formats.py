@@ -170,7 +170,8 @@ ROWS: dict[str, list[tuple[object, object]]] = {
         ("Who painted the mill?", ()),
     ],
     "squad.jsonl": [("When was the mill built?", (("1871", 22),))],
-    **dict.fromkeys(("translations.tsv", "opus.jsonl"), [("good morning", "guten Morgen")]),
+    "translations.tsv": [("good morning", "guten Morgen")],
+    "opus.jsonl": [("good morning", "guten Morgen")],
     "summaries.jsonl": [(SUMMARY, "Alden will plant 40 trees.")],
     **dict.fromkeys(("alpaca.json", "sharegpt.json"), CATS),
 }
