@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,19 @@ def test_images_are_found_beside_their_file_and_decoded_once(tmp_path):
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:50])
     with pytest.raises(values.InvalidValue, match="no readable image"):
         values.image("b.png", tmp_path)
+
+
+def test_images_in_archives_are_read_where_they_lie(tmp_path):
+    Image.new("L", (8, 8), 7).save(tmp_path / "a.png")
+    held = (tmp_path / "a.png").read_bytes()
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.write(tmp_path / "a.png", "in/a.png")
+    place = f"zip://in/a.png::{tmp_path / 'x.zip'}"  # as data sets of the Hub name the files of their archives
+    for value in (place, {"bytes": None, "path": place}, f"file://{tmp_path / 'a.png'}"):
+        assert values.image(value, HERE) == held
+    for wrong in (f"zip://b.png::{tmp_path / 'x.zip'}", "nothing://a.png", f"zip://a.png::{tmp_path / 'y.zip'}"):
+        with pytest.raises(values.InvalidValue, match="could not be read"):
+            values.image(wrong, HERE)
 
 
 VOC = """<annotation><filename>x.jpg</filename><object><name>{name}</name>

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy
 
 from graftune.datasets.values.classes import label
-from graftune.datasets.values.downloads import downloaded
+from graftune.datasets.values.downloads import downloaded, fetched
 from graftune.datasets.values.scalars import InvalidValue, is_list, number, parsed, short
 
 if TYPE_CHECKING:
@@ -27,13 +28,14 @@ LABEL_KEYS: Final = (
 )
 CORNER_AND_SIZE: Final = ("bbox", "bboxes")
 EDGES: Final = ("box", "boxes")
+ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.]+://")
 CHECKED = 2**16  # images known to be good; a row is read again whenever it is used
 
 
 def image(value: Any, folder: Path) -> Path | bytes:
     """The file of an image, or its bytes as data sets of the Hub have them; it is decoded once, as a test.
 
-    An address (http, https) is downloaded once.
+    An address (http, https) is downloaded once; other addresses are read as fsspec reads them (zip, hf, …).
     """
     from PIL import Image
 
@@ -44,11 +46,17 @@ def image(value: Any, folder: Path) -> Path | bytes:
         value.save(held, format="PNG")
         value = held.getvalue()
     if isinstance(value, str):
-        value = downloaded(value) if value.startswith(("http://", "https://")) else folder / value
+        value = _at(value, folder)
     if not isinstance(value, Path | bytes):
         raise InvalidValue(f"is a {type(value).__name__}, not an image or the path of one")
     size(value)
     return value
+
+
+def _at(place: str, folder: Path) -> Path | bytes:
+    if place.startswith(("http://", "https://")):
+        return downloaded(place)
+    return fetched(place) if ADDRESS.match(place) else folder / place
 
 
 def size(image: Path | bytes) -> tuple[int, int]:
