@@ -14,7 +14,7 @@ from transformers.image_utils import load_image
 import datasets
 from graftune.datasets import Row, read, values
 from graftune.errors import GraftuneError
-from graftune.tasks import Detect
+from graftune.tasks import Detect, Extract
 from graftune.tasks.instruct import Instruct
 
 HERE = Path()
@@ -48,6 +48,8 @@ HERE = Path()
         (values.labels, "Travel, leisure|Food", ("Travel, leisure", "Food")),
         *((values.labels, one, ()) for one in ([], "", " ", "[]")),
         (values.labels, 3.0, ("3",)),
+        (values.labels, [0, 1], ("0", "1")),
+        (values.labels, [1, 2, 2], ("1", "2")),
         *((values.numbers, one, (1.0, 2.5)) for one in ([1, 2.5], "[1, 2.5]", "1 2.5", (1, "2.5"))),
         (values.numbers, 3, (3.0,)),
         (values.words, "['EU' 'rejects a' \"b's\"]", ("EU", "rejects a", "b's")),
@@ -61,6 +63,13 @@ HERE = Path()
          (("x", 7), ("x", 9))),
         (values.located_answers, {"text": "x", "answer_start": 3.0}, (("x", 3),)),
         (values.located_answers, {"text": ["x"], "answer_start": [-1]}, (("x", None),)),
+        (values.located_answers, {"answer": "x", "answer_start": 7}, (("x", 7),)),
+        (values.located_answers, {"answer": "x", "answer_start": [7]}, (("x", 7),)),
+        (values.located_answers, {"answers": ["x"], "start": "7"}, (("x", 7),)),
+        (values.located_answers, {"answers": "['x', 'y']", "answer_start": "[7, 9]"}, (("x", 7), ("y", 9))),
+        (values.located_answers, {"answers": {"text": ["x"], "answer_start": [7]}, "answer_start": None}, (("x", 7),)),
+        (values.located_answers, {"answers": [{"text": "x", "start": 7}], "answer_start": 3}, (("x", 7),)),
+        (values.located_answers, {"answers": [], "answer_start": []}, ()),
         (values.located_answers, "x", (("x", None),)),
         (values.located_answers, "[sic] x", (("[sic] x", None),)),
         (values.located_answers, ["x", "y"], (("x", None), ("y", None))),
@@ -110,6 +119,8 @@ def test_every_form_is_read(reader, value, found):
         (values.objects, [{"label": "a", "box": None}], 'without "label" or "box"'),
         (values.objects, {"label": ["a"], "box": [[1, 2, 3]]}, "a box of 3 numbers for 'a'"),
         (values.objects, {"label": "a", "box": [1, 2, 3, 4]}, "no list in"),
+        *((values.labels, one, "ones and zeros") for one in (
+            [0, 1, 0], [0.0, 1.0, 1.0], "[0, 0]", [True, False], "0,1,0,1")),
         (values.label, float("nan"), "not a class"),
         (values.label, " ", "is empty"),
         (values.label, ["a"], "a list, not text"),
@@ -318,6 +329,15 @@ def test_boxes_and_labels_may_be_columns_of_their_own(tmp_path, boxes):
     (tmp_path / "z.jsonl").write_text(json.dumps({"image": "a.png", boxes: [[1, 2, 3, 4]]}))
     with pytest.raises(GraftuneError, match="no objects with labels and boxes"):
         read(tmp_path / "z.jsonl", columns=Detect.columns)
+
+
+def test_answers_and_their_places_may_be_columns_of_their_own(tmp_path):
+    row = {"context": "a b a", "question": "q", "answer": "a", "answer_start": 4}
+    (tmp_path / "x.jsonl").write_text(json.dumps(row))
+    table = read(tmp_path / "x.jsonl", columns=Extract.columns)
+    assert (table.rows[0].target, table.second) == ((values.Answer("a", 4),), "answer_start")
+    (tmp_path / "x.csv").write_text("context,question,answer,answer_start\na b a,q,a,4\n")
+    assert read(tmp_path / "x.csv", columns=Extract.columns).rows[0].target == (values.Answer("a", 4),)
 
 
 def test_an_image_is_decoded_once_however_often_its_row_is_read(monkeypatch, tmp_path):
