@@ -30,6 +30,8 @@ ENDS = ["", ".odd", *READERS, *PACKED]
 USUAL = ("text", "input", "question", "premise", "tokens", "messages", "image")
 ANY = [Columns(USUAL, ("label", "target", "output", "answers", "tags", "objects"), values.text, reader)
        for reader in READ]  # fmt: skip
+BESIDE = Columns(USUAL, (*values.BOXES, "answers", "data"), target=values.objects, beside=values.BOXES)
+PLACED = Columns(USUAL, ("answer", "target", "text"), target=values.located_answers, beside=values.PLACES)
 TALK = Columns(("instruction",), ("output",), joint={"messages": values.conversation})
 
 WRITTEN = ["user", "assistant", "gpt", "[1, 2", '{"text": []}', "[]", "1.0", "true", "a.png", "http://", "\0", "['a'"]
@@ -37,6 +39,7 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | 
 KEYS = st.sampled_from([
     "text", "answer_start", "role", "content", "from", "value", "tool_calls", "function", "arguments", "type", "name",
     "label", "category", "bbox", "box", "bytes", "path", "input", "target", "data", "images", "annotations",
+    "boxes", "answer", "start", "translation", "columns",
     "categories", "paragraphs", "qas", "context", "file_name", "image_id", "category_id", "id", "messages",
 ]) | st.text(max_size=3)  # fmt: skip
 anything = st.recursive(
@@ -107,8 +110,8 @@ def cells_are_read_or_refused(reader, value) -> None:
             reader(one, Path("/nowhere"))
 
 
-FILES = given(st.binary(max_size=200) | damaged(), st.sampled_from(ENDS), st.sampled_from([*ANY, TALK]))
-DOCUMENTS = given(anything, st.sampled_from([".json", ".jsonl", ""]), st.sampled_from([*ANY, TALK]))
+FILES = given(st.binary(max_size=200) | damaged(), st.sampled_from(ENDS), st.sampled_from([*ANY, TALK, BESIDE, PLACED]))
+DOCUMENTS = given(anything, st.sampled_from([".json", ".jsonl", ""]), st.sampled_from([*ANY, TALK, BESIDE, PLACED]))
 CELLS = given(st.sampled_from(READ), anything)
 IMAGES = given(broken_pictures())
 
