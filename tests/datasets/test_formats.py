@@ -16,6 +16,7 @@ import threading
 from pathlib import Path
 
 import pyarrow
+import pyarrow.feather
 import pytest
 from PIL import Image, ImageDraw
 
@@ -73,6 +74,9 @@ def _arrow(folder: Path) -> None:
             shard = reviews.shard(2, number, contiguous=True)
             shard.to_parquet(folder / place / f"{split}-0000{number}-of-00002.parquet")
     reviews.save_to_disk(folder / "saved")
+    pyarrow.feather.write_feather(
+        pyarrow.table({"text": columns["text"], "label": columns["label"]}), folder / "reviews.feather"
+    )
     sentences = [json.loads(line) for line in (HERE / "entities.jsonl").read_text().splitlines()]
     tags = sorted({tag for one in sentences for tag in one["ner_tags"]}, reverse=True)
     features = datasets.Features(
@@ -167,11 +171,12 @@ ROWS: dict[str, list[tuple[object, object]]] = {
     ],
     "squad.jsonl": [("When was the mill built?", (("1871", 22),))],
     "translations.tsv": [("good morning", "guten Morgen")],
+    "opus.jsonl": [("good morning", "guten Morgen")],
     "summaries.jsonl": [(SUMMARY, "Alden will plant 40 trees.")],
     **dict.fromkeys(("alpaca.json", "sharegpt.json"), CATS),
 }
 IMAGES = ("classes", "imagefolder", "pictures.csv", "web_pictures.csv", "pictures.parquet")
-OBJECTS = ("coco", "objects.jsonl", "voc")
+OBJECTS = ("coco", "objects.jsonl", "boxes.jsonl", "voc")
 TEXTS = [(file, command) for file, command in COMMANDS if file not in (*IMAGES, *OBJECTS, "chat.jsonl")]
 
 
@@ -216,7 +221,7 @@ def test_texts_to_answer_are_a_line_each(formats):
 @pytest.mark.parametrize("file", OBJECTS)
 def test_objects_have_their_boxes(file, formats):
     rows = table_of(dict(COMMANDS)[file], formats).rows
-    first = {"coco": "square", "objects.jsonl": "circle", "voc": "circle"}[file]
+    first = "square" if file == "coco" else "circle"
     other = {"square": "circle", "circle": "square"}[first]
     assert [row.target for row in rows][:5] == [((name, BOX),) for name in (first, other, first, other, first)]
     assert rows[5].target == (() if file == "coco" else ((other, BOX),))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import inspect
+import io
 import json
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +13,7 @@ import pyarrow
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from graftune.datasets import read, values
 from graftune.datasets.columns import Columns
@@ -21,11 +24,14 @@ from graftune.datasets.splits import duplicates_between, split_off
 from graftune.errors import GraftuneError
 
 FORMATS = sorted(path for path in (Path(__file__).parents[1] / "formats").rglob("*") if path.is_file())
-READ = [reader for name in values.__all__ if not isinstance(reader := getattr(values, name), type) and name != "Reader"]
+FUNCTIONS = [one for name in values.__all__ if inspect.isfunction(one := getattr(values, name))]
+READ = [one for one in FUNCTIONS if list(inspect.signature(one).parameters) == ["value", "folder"]]
 ENDS = ["", ".odd", *READERS, *PACKED]
 USUAL = ("text", "input", "question", "premise", "tokens", "messages", "image")
 ANY = [Columns(USUAL, ("label", "target", "output", "answers", "tags", "objects"), values.text, reader)
        for reader in READ]  # fmt: skip
+BESIDE = Columns(USUAL, (*values.BOXES, "answers", "data"), target=values.objects, beside=values.BOXES)
+PLACED = Columns(USUAL, ("answer", "target", "text"), target=values.located_answers, beside=values.PLACES)
 TALK = Columns(("instruction",), ("output",), joint={"messages": values.conversation})
 
 WRITTEN = ["user", "assistant", "gpt", "[1, 2", '{"text": []}', "[]", "1.0", "true", "a.png", "http://", "\0", "['a'"]
@@ -33,6 +39,7 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | 
 KEYS = st.sampled_from([
     "text", "answer_start", "role", "content", "from", "value", "tool_calls", "function", "arguments", "type", "name",
     "label", "category", "bbox", "box", "bytes", "path", "input", "target", "data", "images", "annotations",
+    "boxes", "answer", "start", "translation", "columns",
     "categories", "paragraphs", "qas", "context", "file_name", "image_id", "category_id", "id", "messages",
 ]) | st.text(max_size=3)  # fmt: skip
 anything = st.recursive(
@@ -57,6 +64,25 @@ def damaged(draw) -> bytes:
     pack = draw(st.sampled_from([bytes, bytes, bytes, gzip.compress, zstd]))
     packed = pack(bytes(content))
     return packed[: draw(st.integers(0, len(packed)))] if draw(st.integers(0, 9)) == 0 else packed
+
+
+def picture(kind: str, mode: str) -> bytes:
+    held = io.BytesIO()
+    Image.linear_gradient("L").resize((24, 16)).convert(mode).save(held, kind, exif=b"Exif\0\0II*\0\x08" + bytes(9))
+    return held.getvalue()
+
+
+PICTURES = [picture(*one) for one in (("PNG", "L"), ("PNG", "P"), ("JPEG", "RGB"), ("WEBP", "RGB"), ("TIFF", "CMYK"))]
+PICTURES += [picture(*one) for one in (("GIF", "P"), ("BMP", "RGB"), ("PPM", "L"), ("ICO", "RGBA"))]
+
+
+@st.composite
+def broken_pictures(draw) -> bytes:
+    content = bytearray(draw(st.sampled_from(PICTURES)))
+    for _ in range(draw(st.integers(0, 4))):
+        place = draw(st.integers(0, len(content)))
+        content[place : place + draw(st.integers(0, 9))] = draw(st.binary(max_size=6))
+    return bytes(content)[: draw(st.integers(0, 4000))]
 
 
 def look_at(path: Path, columns: Columns) -> None:
@@ -84,9 +110,10 @@ def cells_are_read_or_refused(reader, value) -> None:
             reader(one, Path("/nowhere"))
 
 
-FILES = given(st.binary(max_size=200) | damaged(), st.sampled_from(ENDS), st.sampled_from([*ANY, TALK]))
-DOCUMENTS = given(anything, st.sampled_from([".json", ".jsonl", ""]), st.sampled_from([*ANY, TALK]))
+FILES = given(st.binary(max_size=200) | damaged(), st.sampled_from(ENDS), st.sampled_from([*ANY, TALK, BESIDE, PLACED]))
+DOCUMENTS = given(anything, st.sampled_from([".json", ".jsonl", ""]), st.sampled_from([*ANY, TALK, BESIDE, PLACED]))
 CELLS = given(st.sampled_from(READ), anything)
+IMAGES = given(broken_pictures())
 
 
 def cases(count: int):
@@ -116,6 +143,25 @@ def test_documents(folder, document, ends, columns):
 @CELLS
 def test_cells(reader, value):
     cells_are_read_or_refused(reader, value)
+
+
+def images_are_read_or_refused(content) -> None:
+    with suppress(values.InvalidValue):
+        assert values.image(content, Path()) == content
+        assert values.opened(content).convert("RGB").size == values.size(content)
+
+
+@cases(150)
+@IMAGES
+def test_images(content):
+    images_are_read_or_refused(content)
+
+
+@pytest.mark.slow
+@cases(8000)
+@IMAGES
+def test_many_images(content):
+    images_are_read_or_refused(content)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import datasets
-from graftune.datasets.columns import TEXT
+from graftune.datasets import values
+from graftune.datasets.columns import TEXT, Columns
+from graftune.datasets.lazy import RowMaker
 from graftune.datasets.rows import Row, fingerprint, grouped, read
 from graftune.errors import GraftuneError
 
@@ -81,6 +84,45 @@ def test_fingerprints_are_equal_for_equal_content_only(first, second):
 
 def test_fingerprint_ignores_lines():
     assert fingerprint([Row("a", "b", 1)]) == fingerprint([Row("a", "b", 9)])
+
+
+def test_fingerprints_tell_columns_apart_that_a_template_may_name(tmp_path):
+    pair = {"premise": "a", "hypothesis": "b", "label": "c"}
+    assert read(write(tmp_path / "x.jsonl", pair)).fingerprint == read(write(tmp_path / "y.jsonl", pair)).fingerprint
+    other = read(write(tmp_path / "y.jsonl", {**pair, "hypothesis": "d"})).fingerprint
+    assert other != read(tmp_path / "x.jsonl").fingerprint
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.csv", "x.jsonl.gz"])
+def test_large_files_are_compared_by_their_bytes(tmp_path, monkeypatch, name):
+    def table(*rows, name=name, **options):
+        path = write(tmp_path / name.removesuffix(".gz"), *rows)
+        if name.endswith(".gz"):
+            (tmp_path / name).write_bytes(gzip.compress(path.read_bytes()))
+        return read(tmp_path / name, **options)
+
+    rows = [f"{n},{n % 2},{n}" for n in range(9)]
+    lines = ["input,target,more", *rows]
+    if "json" in name:
+        lines = [json.dumps(dict(zip(("input", "target", "more"), row.split(","), strict=True))) for row in rows]
+    monkeypatch.setattr("graftune.datasets.sources.records.LARGE", 1)
+    first = table(*lines)
+    seen = [
+        first.fingerprint,
+        table(*lines[:-1]).fingerprint,
+        table(*lines[:-2], lines[-1], lines[-2]).fingerprint,
+        table(*lines, target="more").fingerprint,
+        table(*lines, columns=Columns(target=values.label)).fingerprint,
+        first.keep(first.rows[1:]).fingerprint,
+        first.keep(first.rows[::-1]).fingerprint,
+    ]
+    assert len(set(seen)) == len(seen)
+    assert table(*lines).fingerprint == seen[0]
+    made = []
+    make = RowMaker.__call__
+    monkeypatch.setattr(RowMaker, "__call__", lambda self, record: made.append(record) or make(self, record))
+    assert fingerprint(first.rows) == seen[0]
+    assert len(made) == 1  # the first row, which says that rows are no images
 
 
 def test_csv_line_numbers_count_lines_of_the_file(tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import itertools
 import json
 import random
 from decimal import Decimal
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow
+import pyarrow.feather
 import pyarrow.parquet
 import pytest
 from PIL import Image
@@ -18,8 +21,9 @@ import datasets
 from graftune.datasets import Row, Rows, read, values
 from graftune.datasets.columns import Columns, not_read
 from graftune.datasets.rows import read_inputs
-from graftune.datasets.sources import arrow
+from graftune.datasets.sources import arrow, hub, kinds
 from graftune.errors import GraftuneError
+from graftune.tasks.translate import Translate
 
 WORDS = Columns(("tokens",), ("tags",), values.words, values.words)
 PICTURES = Columns(("image", "file_name", "img"), ("label",), values.image, values.label)
@@ -70,6 +74,7 @@ LIST = '[{"text": "a", "label": 1},\n {"text": "b", "label": 0}]'
         ("x.json", json.dumps({"examples": json.loads(LIST)})),
         ("x.json", '{"text": ["a", "b"], "label": [1, 0]}'),
         ("x.json", '{"0": {"text": "a", "label": 1}, "1": {"text": "b", "label": 0}}'),
+        ("x.json", '{"columns": ["text", "label"], "index": [5, 6], "data": [["a", 1], ["b", 0]]}'),
         ("x.json", '{"text": {"0": "a", "1": "b"}, "label": {"0": 1, "1": 0}}'),
         ("x.csv", "text,label\na,1\nb,0\n"),
         ("x.csv", "sep=;\r\ntext;label\r\na;1\r\nb;0\r\n"),
@@ -269,6 +274,33 @@ def test_parquet_of_pandas_and_others(tmp_path):
     assert contents(tmp_path / "x.csv") == AB
 
 
+@pytest.mark.parametrize("name", ["x.feather", "x.arrow", "x", "x.csv"])
+def test_feather_files(tmp_path, name):
+    table = pyarrow.table({"text": ["a", "b"], "label": [1, 0]})
+    for compression in ("uncompressed", "lz4", "zstd"):
+        pyarrow.feather.write_feather(table, tmp_path / name, compression=compression)
+        assert contents(tmp_path / name) == AB
+
+
+def test_translations_have_a_column_for_each_language(tmp_path):
+    pairs = [{"translation": {"en": "good", "de": "gut"}, "id": 4}, {"translation": {"en": "bad", "de": "schlecht"}}]
+    write(tmp_path / "x.jsonl", "\n".join(map(json.dumps, pairs)))
+    languages = datasets.Features({"translation": datasets.Translation(["en", "de"])})
+    texts = [{"translation": one["translation"]} for one in pairs]
+    datasets.Dataset.from_list(texts, features=languages).to_parquet(tmp_path / "y.parquet")
+    for name in ("x.jsonl", "y.parquet"):
+        assert contents(tmp_path / name, "de", "en") == [("gut", "good"), ("schlecht", "bad")]
+        table = read(tmp_path / name, columns=Translate.columns)
+        assert [(row.input, row.target, row.line) for row in table.rows] == [("good", "gut", 1), ("bad", "schlecht", 2)]
+        assert set(table.columns[:2]) == {"en", "de"}
+    write(tmp_path / "x.jsonl", "\n".join(map(json.dumps, [*pairs, {"translation": {"en": "x"}}, {"translation": 3}])))
+    text = message(tmp_path / "x.jsonl", "en", "de")
+    assert "line 3: no 'de'" in text
+    assert "line 4: no 'en'; no 'de'" in text
+    write(tmp_path / "z.jsonl", '{"source": "good", "translation": "gut"}')
+    assert contents(tmp_path / "z.jsonl", columns=Translate.columns) == [("good", "gut")]
+
+
 def test_arrow_files(tmp_path):
     NAMED.save_to_disk(tmp_path / "saved")
     (file,) = (tmp_path / "saved").glob("*.arrow")
@@ -307,7 +339,8 @@ def test_folders_of_images(tmp_path):
             picture(tmp_path / split / label / f"{number}.png", number)
     text = message(tmp_path, columns=PICTURES)
     assert "several data sets" in text
-    assert f"{tmp_path / 'test'}" in text
+    assert "with test, train\n" in text
+    assert f"{tmp_path / 'train'}" in text
     assert contents(tmp_path / "train", columns=PICTURES) == [
         (tmp_path / "train" / "cat" / "0.png", "cat"),
         (tmp_path / "train" / "dog" / "1.png", "dog"),
@@ -316,6 +349,43 @@ def test_folders_of_images(tmp_path):
     assert "line 3: 'image' is no readable image" in message(tmp_path / "train", columns=PICTURES)
     (tmp_path / "empty").mkdir()
     assert "folder, not a file" in message(tmp_path / "empty")
+
+
+def test_splits_of_images_are_no_classes(tmp_path):
+    for split in ("train", "test"):
+        picture(tmp_path / split / "a.png", 1)
+    assert "folder, not a file" in message(tmp_path, columns=PICTURES)
+    write(tmp_path / "train" / "metadata.jsonl", '{"file_name": "a.png", "label": "cat"}')
+    text = message(tmp_path, columns=PICTURES)
+    assert "the data set lies further down" in text
+    assert f"name it: {tmp_path / 'train'}" in text
+    write(tmp_path / "test" / "metadata.csv", "file_name,label\na.png,dog\n")
+    assert "with test, train\n" in message(tmp_path, columns=PICTURES)
+    assert contents(tmp_path / "test", columns=PICTURES) == [(tmp_path / "test" / "a.png", "dog")]
+
+
+def test_the_only_data_file_of_a_folder_is_the_data(tmp_path):
+    write(tmp_path / "LICENSE.txt", "free")
+    write(tmp_path / "README.md", "words")
+    write(tmp_path / ".hidden.csv", "words")
+    assert "folder, not a file" in message(tmp_path)
+    write(tmp_path / "train.jsonl.gz", gzip.compress(LINES.encode()))
+    assert contents(tmp_path) == AB
+    write(tmp_path / "dev.csv", "text,label\na,b\n")
+    text = message(tmp_path)
+    assert "with dev.csv, train.jsonl.gz\n" in text
+    assert f"name one of them: {tmp_path / 'train.jsonl.gz'}" in text
+
+
+@pytest.mark.parametrize(("xml", "images"), [("", ""), ("Annotations", "JPEGImages"), ("annotations", ""), ("", "img")])
+def test_pascal_voc_has_its_images_beside_or_in_a_folder_beside(tmp_path, xml, images):
+    picture(tmp_path / "set" / images / "a.png", 1)
+    box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax></bndbox>"
+    text = f"<annotation><filename>a.jpg</filename><object><name>cat</name>{box}</object></annotation>"
+    write(tmp_path / "set" / xml / "a.xml", text)
+    for folder in {tmp_path / "set", tmp_path / "set" / xml}:
+        rows = contents(folder, columns=OBJECTS)
+        assert rows == [(tmp_path / "set" / images / "a.png", (("cat", (1.0, 2.0, 3.0, 4.0)),))]
 
 
 def coco(*annotations: dict, **more) -> str:
@@ -414,3 +484,97 @@ def test_places_count_from_the_file_wherever_the_command_runs(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     assert len(read("set/annotations/x.json", columns=OBJECTS).rows) == 2
     assert contents("set/x.csv", columns=PICTURES) == [(Path("set/images/a.png"), "cat")]
+
+
+def test_rows_of_csv_are_read_from_their_places(tmp_path):
+    rng = random.Random(3)
+    written = [["text", "label"]]
+    for number in range(400):
+        text = "".join(
+            rng.choice(["a", '"', ",", ";", "\n", "\r\n", "é", "\t", "日"]) for _ in range(rng.randint(0, 9))
+        )
+        written.append([f"{number}{text}", str(number % 3)])
+    for separator, end, encoding in itertools.product(",;\t|", ("\n", "\r\n"), ("utf-8", "utf-8-sig", "utf-16")):
+        with (tmp_path / "x.csv").open("w", newline="", encoding=encoding) as file:
+            csv.writer(file, delimiter=separator, lineterminator=end).writerows(written)
+        table = read(tmp_path / "x.csv")
+        assert [(row.input, row.target) for row in table.rows] == [tuple(row) for row in written[1:]]
+        places = rng.sample(range(400), 50)
+        assert [row.input for row in table.rows.select(places)] == [written[place + 1][0] for place in places]
+        lines = [row.line for row in table.rows]
+        assert lines == sorted(set(lines))
+        kept = table.without({lines[7]: "bad"}, 1.0, "")
+        assert [row.line for row in kept.rows] == lines[:7] + lines[8:]
+
+
+def test_a_table_of_another_extension_may_be_longer_than_its_head(tmp_path):
+    with (tmp_path / "x.dat").open("w", newline="") as file:
+        csv.writer(file).writerows([["text", "label"], *([f"two\nlines {'a' * 500} {n}", n % 2] for n in range(500))])
+    assert (tmp_path / "x.dat").stat().st_size > 2 * kinds.HEAD
+    assert len(read(tmp_path / "x.dat").rows) == 500
+
+
+def test_a_csv_that_changes_under_its_rows_is_said(tmp_path):
+    path = write(tmp_path / "x.csv", "text,label\nhello,1\nworld,0\n")
+    table = read(path)
+    for other in (
+        b'text,label\n"ello,1\nworld,0\n',
+        b"text,label\nh,ll,1\nworld,0\n",
+        b"text,label\nh\xffllo,1\nworld,0\n",
+    ):
+        write(path, other)
+        with pytest.raises(GraftuneError, match="cannot be read any more"):
+            table.rows[0]
+
+
+@pytest.mark.slow
+def test_a_million_rows_of_csv_hold_few_bytes_each(tmp_path):
+    import tracemalloc
+
+    with (tmp_path / "x.csv").open("w") as file:
+        file.write("input;target\n")
+        for number in range(1_000_000):
+            file.write(f'"question, {number}";{number % 7}\n')
+    tracemalloc.start()
+    table = read(tmp_path / "x.csv")
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(table.rows) == 1_000_000
+    assert held / 1e6 < 20  # a place of 8 bytes, a line number and a row of 4 each
+    assert peak / 1e6 < 30
+
+
+def on_the_hub(folder: Path, **configs: str) -> str:
+    """A data set as the Hub has it, which `datasets` loads from the disk as well."""
+    lines = ["---", "configs:"]
+    for config, splits in configs.items():
+        lines += [f"- config_name: {config}", "  data_files:"]
+        for split in splits.split():
+            lines += [f"  - split: {split}", f"    path: {config}/{split}.jsonl"]
+            write(folder / config / f"{split}.jsonl", f'{{"text": "{config}", "label": "{split}"}}\n')
+    write(folder / "README.md", "\n".join([*lines, "---", ""]))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("configs", "asked", "typed"),
+    [
+        ({"en": "train test", "de": "train"}, "", "@en:train"),
+        ({"en": "train test", "de": "train"}, ":train[:50%]", "@en:train[:50%]"),
+        ({"en": "train", "de": "test"}, ":test", "@de:test"),
+        ({"en": "train", "de": "test"}, "@fr:test", "@de:test"),
+        ({"en": "train test", "de": "train"}, "@en:dev", "@en:train"),
+        ({"default": "test dev"}, "", ":test"),
+        ({"default": "train dev"}, ":validation", ":train"),
+        ({"default": "train dev"}, "@fr", ":train"),
+    ],
+)
+def test_the_error_says_which_config_and_split_to_type(tmp_path, monkeypatch, configs, asked, typed):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    name = on_the_hub(tmp_path / "set", **configs)
+    with pytest.raises(GraftuneError) as caught:
+        hub.read(f"{name}{asked}", "")
+    assert f"such as {name}{typed}\n" in f"{caught.value}\n"
+    (record,) = hub.read(f"{name}{typed.partition('[')[0]}", "").at([0])
+    config = typed.removeprefix("@").partition(":")[0]
+    assert record.values == {"text": config or "default", "label": typed.partition(":")[2].partition("[")[0]}

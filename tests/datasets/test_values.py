@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from transformers.image_utils import load_image
 
+import datasets
 from graftune.datasets import Row, read, values
 from graftune.errors import GraftuneError
-from graftune.tasks import Detect
+from graftune.tasks import Detect, Extract
 from graftune.tasks.instruct import Instruct
 
 HERE = Path()
@@ -44,6 +48,8 @@ HERE = Path()
         (values.labels, "Travel, leisure|Food", ("Travel, leisure", "Food")),
         *((values.labels, one, ()) for one in ([], "", " ", "[]")),
         (values.labels, 3.0, ("3",)),
+        (values.labels, [0, 1], ("0", "1")),
+        (values.labels, [1, 2, 2], ("1", "2")),
         *((values.numbers, one, (1.0, 2.5)) for one in ([1, 2.5], "[1, 2.5]", "1 2.5", (1, "2.5"))),
         (values.numbers, 3, (3.0,)),
         (values.words, "['EU' 'rejects a' \"b's\"]", ("EU", "rejects a", "b's")),
@@ -57,6 +63,13 @@ HERE = Path()
          (("x", 7), ("x", 9))),
         (values.located_answers, {"text": "x", "answer_start": 3.0}, (("x", 3),)),
         (values.located_answers, {"text": ["x"], "answer_start": [-1]}, (("x", None),)),
+        (values.located_answers, {"answer": "x", "answer_start": 7}, (("x", 7),)),
+        (values.located_answers, {"answer": "x", "answer_start": [7]}, (("x", 7),)),
+        (values.located_answers, {"answers": ["x"], "start": "7"}, (("x", 7),)),
+        (values.located_answers, {"answers": "['x', 'y']", "answer_start": "[7, 9]"}, (("x", 7), ("y", 9))),
+        (values.located_answers, {"answers": {"text": ["x"], "answer_start": [7]}, "answer_start": None}, (("x", 7),)),
+        (values.located_answers, {"answers": [{"text": "x", "start": 7}], "answer_start": 3}, (("x", 7),)),
+        (values.located_answers, {"answers": [], "answer_start": []}, ()),
         (values.located_answers, "x", (("x", None),)),
         (values.located_answers, "[sic] x", (("[sic] x", None),)),
         (values.located_answers, ["x", "y"], (("x", None), ("y", None))),
@@ -71,6 +84,11 @@ HERE = Path()
             [{"class": "cat", "box": [1, 2, 11, 22]}],
             '[{"name": "cat", "bbox": [1, 2, 10, 20]}]',
         )),
+        (values.objects, {"boxes": [{"label": "a", "box": [0, 1, 2, 3]}], "label": "scene"}, (("a", (0, 1, 2, 3)),)),
+        (values.objects, {"bboxes": "[[1, 2, 10, 20]]", "labels": "['cat']"}, (("cat", (1.0, 2.0, 11.0, 22.0)),)),
+        (values.located_answers, "{'text': array(['x'], dtype=object), 'answer_start': array([7], dtype=int32)}",
+         (("x", 7),)),
+        (values.located_answers, "{'text': array([], dtype=object), 'answer_start': array([], dtype=int32)}", ()),
         (values.objects, {"category_id": [3.0], "bbox": [[0, 0, 1, 1]]}, (("3", (0.0, 0.0, 1.0, 1.0)),)),
         *((values.objects, one, ()) for one in ([], {"category": [], "bbox": []})),
     ],
@@ -90,6 +108,10 @@ def test_every_form_is_read(reader, value, found):
         (values.number, float("inf"), "not a finite number"),
         (values.objects, [{"label": "a"}], 'without "label" or "box"'),
         (values.objects, [{"label": "a", "box": [1, 2]}], "a box of 2 numbers for 'a'"),
+        (values.objects, [[1, 2, 3, 4]], "holds no objects with labels and boxes"),
+        (values.objects, {"bbox": [None], "label": ["a"]}, "'bbox' is null"),
+        (values.located_answers, "{'text': ['x'], 'answer_start': [7]", "broken JSON"),
+        (values.words, "[open('x')]", "broken JSON"),
         (values.objects, {"category": [1], "bbox": []}, "1 labels and 0 boxes"),
         (values.objects, 3, "not a list of objects"),
         *((values.objects, [{"label": "a", "box": box}], "not four numbers for 'a'") for box in (
@@ -97,6 +119,8 @@ def test_every_form_is_read(reader, value, found):
         (values.objects, [{"label": "a", "box": None}], 'without "label" or "box"'),
         (values.objects, {"label": ["a"], "box": [[1, 2, 3]]}, "a box of 3 numbers for 'a'"),
         (values.objects, {"label": "a", "box": [1, 2, 3, 4]}, "no list in"),
+        *((values.labels, one, "ones and zeros") for one in (
+            [0, 1, 0], [0.0, 1.0, 1.0], "[0, 0]", [True, False], "0,1,0,1")),
         (values.label, float("nan"), "not a class"),
         (values.label, " ", "is empty"),
         (values.label, ["a"], "a list, not text"),
@@ -128,6 +152,19 @@ def test_images_are_found_beside_their_file_and_decoded_once(tmp_path):
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:50])
     with pytest.raises(values.InvalidValue, match="no readable image"):
         values.image("b.png", tmp_path)
+
+
+def test_images_in_archives_are_read_where_they_lie(tmp_path):
+    Image.new("L", (8, 8), 7).save(tmp_path / "a.png")
+    held = (tmp_path / "a.png").read_bytes()
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.write(tmp_path / "a.png", "in/a.png")
+    place = f"zip://in/a.png::{tmp_path / 'x.zip'}"  # as data sets of the Hub name the files of their archives
+    for value in (place, {"bytes": None, "path": place}, f"file://{tmp_path / 'a.png'}"):
+        assert values.image(value, HERE) == held
+    for wrong in (f"zip://b.png::{tmp_path / 'x.zip'}", "nothing://a.png", f"zip://a.png::{tmp_path / 'y.zip'}"):
+        with pytest.raises(values.InvalidValue, match="could not be read"):
+            values.image(wrong, HERE)
 
 
 VOC = """<annotation><filename>x.jpg</filename><object><name>{name}</name>
@@ -226,6 +263,81 @@ def test_images_that_would_fill_the_memory_are_refused(monkeypatch, tmp_path):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         with pytest.raises(values.InvalidValue, match="too many pixels"):
             values.image("a.png", tmp_path)
+
+
+def saved(image: Image.Image, path: Path, **options) -> Path:
+    image.save(path, **options)
+    return path
+
+
+def images_of_every_kind(folder: Path) -> dict[str, Path]:
+    """A gradient with eight bits a channel, in the ways that files hold one."""
+    shades = Image.linear_gradient("L").resize((40, 30))
+    colours = Image.merge("RGB", (shades, shades.rotate(180), shades))
+    clear = colours.convert("RGBA")
+    clear.putalpha(shades)
+    found = {name: saved(shades.convert(name), folder / f"{name}.png") for name in ("1", "L", "LA")}
+    found["palette"] = saved(colours.quantize(8), folder / "p.png", transparency=3)
+    found |= {"clear": saved(clear, folder / "rgba.png"), "CMYK": saved(colours.convert("CMYK"), folder / "cmyk.jpg")}
+    for turn in range(1, 9):
+        exif = colours.getexif()
+        exif[0x0112] = turn
+        found |= {
+            f"{end} {turn}": saved(colours, folder / f"{turn}.{end}", exif=exif) for end in ("jpg", "png", "webp")
+        }
+    return found
+
+
+def test_images_are_what_transformers_and_datasets_make_of_them(tmp_path):
+    for name, path in images_of_every_kind(tmp_path).items():
+        wanted = load_image(str(path))
+        for image in (path, path.read_bytes()):
+            assert values.opened(image).convert("RGB").tobytes() == wanted.tobytes(), name
+            assert values.size(image) == wanted.size
+        theirs = datasets.Image().decode_example({"path": str(path), "bytes": None})
+        assert theirs.convert("RGB").tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize(("kind", "end"), [("<u2", "png"), ("<u2", "tif"), (">u2", "tif")])
+def test_sixteen_bits_are_brought_to_eight(tmp_path, kind, end):
+    shades = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    path = saved(Image.fromarray((shades * np.uint16(257)).astype(kind)), tmp_path / f"a.{end}")
+    assert values.image(path.name, tmp_path) == path
+    assert np.array_equal(np.asarray(values.opened(path)), shades)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_shades_of_an_unknown_range_are_refused(tmp_path, kind):
+    path = saved(Image.fromarray(np.ones((8, 8), kind)), tmp_path / "a.tif")
+    with pytest.raises(values.InvalidValue, match="32 bits a pixel"):
+        values.image(path.name, tmp_path)
+
+
+@pytest.mark.parametrize("boxes", ["bbox", "Bboxes", "boxes", "box"])
+def test_boxes_and_labels_may_be_columns_of_their_own(tmp_path, boxes):
+    Image.new("L", (40, 40)).save(tmp_path / "a.png")
+    rows = [{"image": "a.png", boxes: [[1, 2, 3, 4]], "Labels": ["cat"], "width": 40}, {"image": "a.png", boxes: []}]
+    (tmp_path / "x.jsonl").write_text("\n".join(json.dumps({"Labels": [], **row}) for row in rows))
+    table = read(tmp_path / "x.jsonl", columns=Detect.columns)
+    edges = (1, 2, 4, 6) if "bb" in boxes.lower() else (1, 2, 3, 4)
+    assert [row.target for row in table.rows] == [(("cat", edges),), ()]
+    assert (table.input, table.target, table.second) == ("image", boxes, "Labels")
+    for labels, said in (("cat", "no list in 'labels' or"), (None, "'labels' is null"), (["a", "b"], "2 labels and 1")):
+        (tmp_path / "y.jsonl").write_text(json.dumps({**rows[0], "Labels": labels}))
+        with pytest.raises(GraftuneError, match=said):
+            read(tmp_path / "y.jsonl", columns=Detect.columns)
+    (tmp_path / "z.jsonl").write_text(json.dumps({"image": "a.png", boxes: [[1, 2, 3, 4]]}))
+    with pytest.raises(GraftuneError, match="no objects with labels and boxes"):
+        read(tmp_path / "z.jsonl", columns=Detect.columns)
+
+
+def test_answers_and_their_places_may_be_columns_of_their_own(tmp_path):
+    row = {"context": "a b a", "question": "q", "answer": "a", "answer_start": 4}
+    (tmp_path / "x.jsonl").write_text(json.dumps(row))
+    table = read(tmp_path / "x.jsonl", columns=Extract.columns)
+    assert (table.rows[0].target, table.second) == ((values.Answer("a", 4),), "answer_start")
+    (tmp_path / "x.csv").write_text("context,question,answer,answer_start\na b a,q,a,4\n")
+    assert read(tmp_path / "x.csv", columns=Extract.columns).rows[0].target == (values.Answer("a", 4),)
 
 
 def test_an_image_is_decoded_once_however_often_its_row_is_read(monkeypatch, tmp_path):

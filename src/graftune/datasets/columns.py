@@ -34,7 +34,7 @@ BOOKKEEPING = re.compile(
 
 def pair_of(columns: Sequence[str]) -> tuple[str, str] | None:
     """The two columns of a sentence pair, as they are spelled in the data."""
-    spelled = {column.strip().lower(): column for column in reversed(columns)}
+    spelled = {_plain(column): column for column in reversed(columns)}
     for first, second in PAIRS:
         if first in spelled and second in spelled:
             return spelled[first], spelled[second]
@@ -43,7 +43,7 @@ def pair_of(columns: Sequence[str]) -> tuple[str, str] | None:
 
 def not_read(columns: Sequence[str], read: Sequence[str]) -> list[str]:
     """The columns with data that nothing reads; numbers and names of rows are no data."""
-    return [column for column in columns if column not in read and not BOOKKEEPING.fullmatch(column.strip().lower())]
+    return [column for column in columns if column not in read and not BOOKKEEPING.fullmatch(_plain(column))]
 
 
 def one_example(given: Any, wanted: Any) -> list[tuple[Any, Any]]:
@@ -56,7 +56,8 @@ class Columns:
     """What a task reads of a record: usual names of its two columns, and how a value of each is read.
 
     ``joint`` are names of a column that holds both, from which ``examples`` makes any number of examples; ``prompts``
-    says how such a column is read where only inputs are wanted.
+    says how such a column is read where only inputs are wanted. ``beside`` are names of a target, each with those of a
+    second column, without which it says nothing (boxes and their labels); the target's reader gets an object of both.
     """
 
     inputs: tuple[str, ...] = INPUTS
@@ -66,6 +67,7 @@ class Columns:
     joint: Mapping[str, values.Reader] = field(default_factory=dict)
     examples: Callable[[Any, Any], list[tuple[Any, Any]]] = one_example
     prompts: Mapping[str, values.Reader] = field(default_factory=dict)
+    beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def choose(self, columns: Sequence[str], input: str | None, target: str | None) -> tuple[str, str, bool]:
         """The names of the input and target columns, and whether any of the two was guessed.
@@ -139,6 +141,11 @@ class Columns:
             )
         return usual[0]
 
+    def second(self, columns: Sequence[str], target: str) -> str | None:
+        """The column that is read together with the target, if any."""
+        names = self.beside.get(_plain(target), ())
+        return next((column for column in _usual(names, columns) if column != target), None)
+
     def reader(self, name: str, *, target: bool) -> values.Reader:
         """How a value of the column is read."""
         if name in self.joint:
@@ -150,9 +157,11 @@ class Columns:
 TEXT = Columns()
 
 
-def cell(record: Mapping[str, Any], name: str, reader: values.Reader, folder: Path) -> Any:
-    """One value as its reader gives it. Raises values.InvalidValue, with the column's name."""
+def cell(record: Mapping[str, Any], name: str, reader: values.Reader, folder: Path, second: str | None = None) -> Any:
+    """One value, or an object of two columns, as its reader gives it. Raises values.InvalidValue with the name."""
     value = record.get(name)
+    if value is not None and second is not None:
+        value = {_plain(one): record.get(one) for one in (name, second)}
     if value is None or (isinstance(value, float) and value != value):  # NaN: the missing value of Parquet
         raise values.InvalidValue(f"no {name!r}")
     try:
@@ -168,7 +177,11 @@ def texts(record: Mapping[str, Any]) -> dict[str, str]:
 
 def _usual(names: Sequence[str], columns: Sequence[str]) -> list[str]:
     """The columns that carry a usual name, in the order of the table of names."""
-    return [column for name in names for column in columns if column.strip().lower() == name]
+    return [column for name in names for column in columns if _plain(column) == name]
+
+
+def _plain(column: str) -> str:
+    return column.strip().lower()
 
 
 def _listed(names: Sequence[str]) -> str:

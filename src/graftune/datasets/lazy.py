@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,12 +40,16 @@ class Row:
 
 @dataclass(frozen=True)
 class RowMaker:
-    """Rows out of a record: its cells as `columns` reads them. Without a target the rows are inputs alone."""
+    """Rows out of a record: its cells as `columns` reads them. Without a target the rows are inputs alone.
+
+    `second` is the column that is read together with the target.
+    """
 
     columns: Columns
     input: str
     target: str | None
     folder: Path
+    second: str | None = None
 
     def __call__(self, record: Record) -> list[Row]:
         """The rows of a record. Raises InvalidValue that says all that is wrong with it."""
@@ -54,6 +59,13 @@ class RowMaker:
         given, wanted = self._cells(record, self.input, self.target)
         examples = self.columns.examples(given, wanted)
         return [Row(one, answer, record.line, columns=named) for one, answer in examples]
+
+    def described(self) -> str:
+        """What is read of a record, and by which functions."""
+        named = [name for name in (self.input, self.target, self.second) if name is not None]
+        functions = [self.columns.reader(name, target=name == self.target) for name in named]
+        names = [getattr(one, "__qualname__", repr(one)) for one in (*functions, self.columns.examples)]
+        return repr((named, names))
 
     def _prompt(self, record: Record) -> Any:
         """The input alone: of a record with several examples the one of the last."""
@@ -67,7 +79,8 @@ class RowMaker:
         for name in names:
             try:
                 reader = self.columns.reader(name, target=name == self.target)
-                found.append(cell(record.values, name, reader, self.folder))
+                second = self.second if name == self.target else None
+                found.append(cell(record.values, name, reader, self.folder, second))
             except InvalidValue as error:
                 wrong.append(str(error))
         if wrong:
@@ -151,6 +164,20 @@ class Rows(Sequence[Row]):
             block = slice(start, start + AT_ONCE)
             good[block] = ~numpy.isin(self._records.lines(self._positions[block]), bad)
         return self._chosen(good)
+
+    def digest(self) -> bytes | None:
+        """What rows of a large file depend on; None where they are few, or images, which lie in files of their own."""
+        first = next(iter(self), None)
+        if first is None or isinstance(first.input, Path | bytes):
+            return None
+        found = self._records.digest()
+        if found is None:
+            return None
+        whole = hashlib.sha256(found + self._make.described().encode())
+        for places in (self._positions, self._examples):
+            if places is not None:
+                whole.update(numpy.ascontiguousarray(places, numpy.uint32).data)
+        return whole.digest()
 
     def _chosen(self, chosen: slice | numpy.ndarray) -> Rows:
         examples = None if self._examples is None else self._examples[chosen]

@@ -40,7 +40,8 @@ __all__ = [
 class Table:
     """The rows of one source, and the columns they were taken from.
 
-    `left_out` has the lines that could not be used, with the reason; `columns` are all columns of the source.
+    `left_out` has the lines that could not be used, with the reason; `columns` are all columns of the source,
+    and `second` is the one that is read together with the target (the labels of boxes).
     """
 
     rows: Sequence[Row]
@@ -50,10 +51,11 @@ class Table:
     source: str
     left_out: Mapping[int, str] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
+    second: str | None = None
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the content of the rows; images are read for it, so that it waits until somebody asks."""
+        """Of what the rows hold; images are read for it, so that it waits until somebody asks."""
         return fingerprint(self.rows)
 
     def keep(self, rows: Sequence[Row]) -> Table:
@@ -90,11 +92,12 @@ def read(
     """
     raw = _records(source)
     chosen_input, chosen_target, guessed = columns.choose(raw.columns, input, target)
-    rows, problems = _made(raw, RowMaker(columns, chosen_input, chosen_target, raw.folder))
+    second = columns.second(raw.columns, chosen_target)
+    rows, problems = _made(raw, RowMaker(columns, chosen_input, chosen_target, raw.folder, second))
     expected = row_with(dict.fromkeys((chosen_input, chosen_target)))
     refuse(str(source), problems, raw.total, share, expected)
     _need_rows(source, rows, problems)
-    return Table(rows, chosen_input, chosen_target, guessed, str(source), problems, tuple(raw.columns))
+    return Table(rows, chosen_input, chosen_target, guessed, str(source), problems, tuple(raw.columns), second)
 
 
 def read_inputs(source: str | Path, input: str | None = None, columns: Columns = TEXT) -> Sequence[Row]:
@@ -185,11 +188,16 @@ def grouped(rows: Iterable[Row], key: Callable[[Row], Any] = lambda row: row.inp
 
 
 def fingerprint(rows: Iterable[Row]) -> str:
-    """16 hexadecimal digits that change when any input, target, reference or the order of rows does."""
-    digest = hashlib.sha256()
+    """16 hexadecimal digits that change when any input, target, reference, other column or the order of rows does.
+
+    Rows of a large file stand for its bytes, what is read of it, and which rows are kept.
+    """
+    if isinstance(rows, Rows) and (digest := rows.digest()):
+        return digest.hex()[:16]
+    whole = hashlib.sha256()
     for row in rows:
-        digest.update(content(row.input, row.target, *row.references) + b"\n")
-    return digest.hexdigest()[:16]
+        whole.update(content(row.input, row.target, *row.references, sorted(row.columns.items())) + b"\n")
+    return whole.hexdigest()[:16]
 
 
 def content(*values: Any) -> bytes:

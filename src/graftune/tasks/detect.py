@@ -41,9 +41,10 @@ class Detect(Task):
     processor: ClassVar[str] = "AutoImageProcessor"
     columns: ClassVar[Columns] = Columns(
         ("image", "file", "file_name", "path", "input"),
-        ("objects", "annotations", "boxes", "target"),
+        ("objects", "annotations", *values.BOXES, "target"),
         values.image,
         values.objects,
+        beside=values.BOXES,
     )
 
     @property

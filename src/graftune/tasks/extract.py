@@ -55,7 +55,11 @@ class Extract(Task):
     name: ClassVar[str] = "extract"
     metric: ClassVar[str] = "f1"
     columns: ClassVar[Columns] = Columns(
-        ("question", "query", "input"), ("answers", "answer", "target"), values.text, values.located_answers
+        ("question", "query", "input"),
+        ("answers", "answer", "target"),
+        values.text,
+        values.located_answers,
+        beside=values.PLACES,
     )
 
     def __post_init__(self) -> None:

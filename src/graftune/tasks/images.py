@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from graftune.datasets import values
 from graftune.tasks.features import Features
 
 
@@ -27,20 +27,14 @@ class Picture(Features):
         return self.patches
 
 
-def _opened(image: Path | bytes) -> Image.Image:
-    return Image.open(image if isinstance(image, Path) else io.BytesIO(image))
-
-
 def size(image: Path | bytes) -> tuple[int, int]:
-    """Width and height in pixels, by the header alone."""
-    with _opened(image) as picture:
-        return picture.size
+    """Width and height in pixels."""
+    return values.size(image)
 
 
 def fitting(image: Path | bytes, config: Any) -> Image.Image:
     """The image with as many channels as the base reads."""
-    with _opened(image) as picture:
-        return picture.convert("L" if getattr(config, "num_channels", 3) == 1 else "RGB")
+    return values.opened(image).convert("L" if getattr(config, "num_channels", 3) == 1 else "RGB")
 
 
 def patches(pixels: Tensor, config: Any) -> int:

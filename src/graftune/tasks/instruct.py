@@ -23,6 +23,7 @@ from graftune.templates.template import Encoded, NoRoom
 
 LOOKED_AT = 1000  # rows that show whether there is a context
 CONTEXTS = ("input", "context")
+CONVERSATIONS = ("messages", "conversations", "conversation")
 
 
 def examples(given: Any, wanted: Any) -> list[tuple[Any, Any]]:
@@ -57,9 +58,9 @@ class Instruct(WritingTask):
     columns: ClassVar[Columns] = Columns(
         ("instruction", "prompt", "question", "query", "input"),
         ("output", "response", "answer", "completion", "target"),
-        joint={"messages": values.conversation, "conversations": values.conversation},
+        joint=dict.fromkeys(CONVERSATIONS, values.conversation),
         examples=examples,
-        prompts={"messages": values.prompt, "conversations": values.prompt},
+        prompts=dict.fromkeys(CONVERSATIONS, values.prompt),
     )
 
     def __post_init__(self) -> None:

@@ -149,7 +149,7 @@ def announce_table(table: Table, task: Task, say: Callable[[str], None]) -> None
     """Say aloud which columns were guessed, which were not read, and which lines were left out."""
     if table.guessed:
         say(f"{table.source}: {table.input!r} -> {table.target!r} (guessed; name them with --input and --target)")
-    if rest := not_read(table.columns, (table.input, table.target, *task.reads)):
+    if rest := not_read(table.columns, (table.input, table.target, str(table.second), *task.reads)):
         say(f"{table.source}: columns not read: {', '.join(rest)}")
     for remark in label_remarks(table, task):
         say(f"{table.source}: {remark}")

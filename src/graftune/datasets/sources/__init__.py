@@ -13,6 +13,7 @@ from graftune.datasets.sources import folders, hub
 from graftune.datasets.sources.kinds import READERS, reader
 from graftune.datasets.sources.plain import PACKED, plain
 from graftune.datasets.sources.records import Record, Records
+from graftune.datasets.sources.translations import unfolded
 from graftune.errors import GraftuneError
 
 __all__ = ["READERS", "Record", "Records", "load"]
@@ -28,13 +29,13 @@ def load(source: str | Path) -> Records:
     path = Path(source)
     try:
         if path.is_file():
-            return _file(path)
+            return unfolded(_file(path))
         if path.is_dir():
-            return folders.read(path, _file, FILES)
+            return unfolded(folders.read(path, _file, READERS))
     except OSError as error:
         raise GraftuneError(f"{source}: cannot be read", received=str(error), do="check the file") from error
     if "*" in str(source):
-        return folders.matching(str(source))
+        return unfolded(folders.matching(str(source)))
     if isinstance(source, Path) or _looks_like_a_file(str(source)):
         raise GraftuneError(
             "no such file",
@@ -42,7 +43,7 @@ def load(source: str | Path) -> Records:
             expected=f"an existing {FILES} file, or the name of a Hub dataset",
             do=f"check the path; the current folder is {Path.cwd()}",
         )
-    return hub.read(str(source), FILES)
+    return unfolded(hub.read(str(source), FILES))
 
 
 def _looks_like_a_file(source: str) -> bool:

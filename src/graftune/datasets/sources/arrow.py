@@ -12,6 +12,7 @@ from graftune.errors import GraftuneError
 
 AT_ONCE = 256  # rows that become Python objects at a time
 IN_MEMORY = 2**28  # bytes of Parquet that are held as Arrow; what is larger is mapped from the disk
+ARROW = b"ARROW1"  # what an Arrow file with a footer starts with, Feather's too
 Naming = Callable[[Any], Any]
 
 
@@ -90,11 +91,17 @@ def shards(paths: Sequence[Path], shown: str) -> Records:
 
 
 def stored(path: Path, shown: str) -> Records:
-    """An .arrow file, mapped from the disk. Raises GraftuneError where it cannot be read."""
+    """An .arrow or Feather file, mapped from the disk. Raises GraftuneError where it cannot be read."""
+    import pyarrow
+
     import datasets
 
     try:
-        return ArrowRecords(datasets.Dataset.from_file(str(path)))
+        with path.open("rb") as file:
+            streamed = file.read(len(ARROW)) != ARROW
+        if streamed:  # as `datasets` writes it
+            return ArrowRecords(datasets.Dataset.from_file(str(path)))
+        return ArrowRecords(datasets.Dataset(pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).read_all()))
     except Exception as error:  # as above
         raise unreadable(shown, "Arrow file", error) from error
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from graftune.datasets.sources.places import around
 from graftune.datasets.sources.records import HeldRecords, Record, Records
 from graftune.datasets.values import InvalidValue
 
@@ -51,12 +52,8 @@ def _record(
 
 def _found(name: str, places: list[Path]) -> Path:
     """The file beside the document, in a folder beside it, or in one beside its folder: annotations/ and images/."""
-    first = places[0]
-    if (first / name).exists():
-        return first / name
-    if len(places) == 1:
-        around = [first, first.parent] if first.name.lower() in ("annotations", "labels") else [first]
-        places += [one for place in around for one in sorted(place.iterdir()) if one.is_dir() and one != first]
+    if len(places) == 1 and not (places[0] / name).exists():
+        places += around(places[0])[1:]
     return next((place / name for place in places if (place / name).exists()), Path(name))
 
 

@@ -4,44 +4,62 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from graftune.datasets.sources import arrow, image_folder, voc
+from graftune.datasets.sources.places import ANNOTATIONS, hidden
+from graftune.datasets.sources.plain import PACKED
 from graftune.datasets.sources.records import Records
 from graftune.errors import GraftuneError
 
 
-def read(folder: Path, file: Callable[[Path], Records], files: str) -> Records:
-    """The data set that a folder is; `file` reads a file in it. Raises GraftuneError for none, or more than one."""
-    records = _data_of(folder, file)
+def read(folder: Path, file: Callable[[Path], Records], files: Collection[str]) -> Records:
+    """The data set that a folder is; `file` reads a file in it, which ends in one of `files`.
+
+    Raises GraftuneError for none, or more than one.
+    """
+    records = _data_of(folder, file, files)
     if records is None:
-        raise image_folder.splits(folder) or GraftuneError(
+        raise GraftuneError(
             "the data is a folder, not a file",
             received=str(folder),
-            expected=f"a {files} file, or a folder of Pascal VOC files (.xml), of Parquet files, of images by class, "
-            "of images with metadata.jsonl, or of save_to_disk",
+            expected=f"a {', '.join(sorted(files))} file, or a folder of Pascal VOC files (.xml), of Parquet files, of "
+            "images by class, of images with metadata.jsonl, or of save_to_disk",
             do="name one file in it",
         )
     records.folder = folder
     return records
 
 
-def _data_of(folder: Path, file: Callable[[Path], Records]) -> Records | None:
+def _data_of(folder: Path, file: Callable[[Path], Records], files: Collection[str]) -> Records | None:
     if arrow.is_saved(folder):
         return arrow.saved(folder)
-    if any(folder.glob("*.xml")):
-        return voc.read(folder)
+    if annotated := voc.place(folder):
+        return voc.read(annotated)
     for place in (folder, folder / "data"):
         if paths := sorted(place.glob("*.parquet")):
             return arrow.shards(_one_set(paths, folder), str(folder))
-    for name in ("metadata.jsonl", "metadata.csv", "metadata.parquet"):
-        if (folder / name).is_file():
-            return file(folder / name)
-    documents = sorted(folder.glob("*.json"))
-    if len(documents) == 1:
-        return file(documents[0])
+    if metadata := image_folder.metadata(folder):
+        return file(metadata)
+    documents = [one for name in ANNOTATIONS for one in sorted((folder / name).glob("*.json"))]
+    if not documents and len(image_folder.classes(folder)) > 1:
+        return image_folder.read(folder)
+    found = (
+        documents or [one for one in sorted(folder.iterdir()) if _is_data(one, files)] or image_folder.splits(folder)
+    )
+    if len(found) == 1 and found[0].is_file():
+        return file(found[0])
+    if found:
+        raise image_folder.several(folder, found)
     return image_folder.read(folder) if image_folder.classes(folder) else None
+
+
+def _is_data(path: Path, files: Collection[str]) -> bool:
+    """Whether a file in a folder is likely the data: by its extension; a .txt may be a licence."""
+    ends = [end.lower() for end in path.suffixes[-2:]]
+    ends = ends[:-1] if ends and ends[-1] in PACKED else ends
+    return path.is_file() and not hidden(path) and bool(ends) and ends[-1] in files and ends[-1] != ".txt"
 
 
 def _one_set(paths: list[Path], folder: Path) -> list[Path]:

@@ -5,24 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from graftune.datasets.sources.places import folders, images
 from graftune.datasets.sources.records import HeldRecords, Record, Records
 from graftune.errors import GraftuneError
 
-IMAGES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+METADATA: Final = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+SPLITS: Final = ("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval")
+
+
+def metadata(folder: Path) -> Path | None:
+    """The file that says more of the images in a folder."""
+    return next((folder / name for name in METADATA if (folder / name).is_file()), None)
 
 
 def classes(folder: Path) -> list[Path]:
-    """The folders in it that hold images; hidden ones are none."""
-    return [one for one in sorted(folder.iterdir()) if one.is_dir() and not _hidden(one) and images(one)]
-
-
-def images(folder: Path) -> list[Path]:
-    """The images of a folder in order of their names; hidden files are none."""
-    return [one for one in sorted(folder.iterdir()) if one.suffix.lower() in IMAGES and not _hidden(one)]
-
-
-def _hidden(path: Path) -> bool:
-    return path.name.startswith(".")
+    """The folders in it that hold images: none where they are splits, or say themselves what their images are."""
+    found = [one for one in folders(folder) if images(one)]
+    if any(metadata(one) for one in found) or all(one.name.lower() in SPLITS for one in found):
+        return []
+    return found
 
 
 def read(folder: Path) -> Records:
@@ -35,14 +36,17 @@ def read(folder: Path) -> Records:
     return HeldRecords(records, ["image", "label"], {})
 
 
-def splits(folder: Path) -> GraftuneError | None:
-    """The error for a folder of splits (train/cat/1.png), which holds more than one data set."""
-    found = [one.name for one in sorted(folder.iterdir()) if one.is_dir() and classes(one)]
-    if not found:
-        return None
+def splits(folder: Path) -> list[Path]:
+    """The folders in it that are data sets of their own: train/cat/1.png, or train/metadata.jsonl."""
+    return [one for one in folders(folder) if classes(one) or metadata(one)]
+
+
+def several(folder: Path, found: list[Path]) -> GraftuneError:
+    """The error for a folder that holds more than one data set."""
+    likely = next((one for one in found if "train" in one.name.lower()), found[0])
     return GraftuneError(
-        "the folder holds several data sets",
-        received=f"{folder} with {', '.join(found)}",
-        expected="a folder with a folder of images for each class",
-        do=f"name one of them: {folder / found[0]}",
+        "the folder holds several data sets" if len(found) > 1 else "the data set lies further down",
+        received=f"{folder} with {', '.join(str(one.relative_to(folder)) for one in found)}",
+        expected="one data set",
+        do=f"name one of them: {likely}" if len(found) > 1 else f"name it: {likely}",
     )

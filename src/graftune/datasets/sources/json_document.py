@@ -43,6 +43,9 @@ def rows(document: Any, folder: Path, shown: str) -> Records:
         raise _no_rows(shown, f"a JSON {type(document).__name__}")
     if coco.is_coco(document):
         return coco.records(document, folder)
+    if _is_split(document):
+        names = [str(name) for name in document["columns"]]
+        return numbered(dict(zip(names, row, strict=True)) for row in document["data"])
     if any(_is_conversation(value) for value in document.values()):
         return numbered([document])
     tables = {name: value for name, value in document.items() if _is_table(value)}
@@ -76,6 +79,16 @@ def _is_columns(document: Mapping[str, Any]) -> bool:
     """Lists of one length."""
     values = list(document.values())
     return bool(values) and all(isinstance(one, list) for one in values) and len({len(one) for one in values}) == 1
+
+
+def _is_split(document: Mapping[str, Any]) -> bool:
+    """Names and rows of values as pandas writes them, {"columns": ["text", …], "data": [["a", …], …]}."""
+    names, data = document.get("columns"), document.get("data")
+    return (
+        isinstance(names, list)
+        and isinstance(data, list)
+        and all(isinstance(row, list) and len(row) == len(names) for row in data)
+    )
 
 
 def _is_frame(document: Mapping[str, Any], *, by_row: bool = False) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,7 @@ READERS: Final[dict[str, Reader]] = {
     ".txt": text.read,
     **dict.fromkeys(COLUMNS, conll.read),
     ".parquet": arrow.parquet,
-    ".arrow": arrow.stored,
+    **dict.fromkeys((".arrow", ".feather"), arrow.stored),
 }
 
 
@@ -47,15 +48,16 @@ def _by_content(head: bytes, whole: bool, ends: str) -> Reader | None:
     """The reader that the first bytes call for; None leaves it to the extension."""
     if head.startswith(b"PAR1"):
         return arrow.parquet
-    if ends in (".parquet", ".arrow", *COLUMNS):
+    if head.startswith(arrow.ARROW):
+        return arrow.stored
+    if ends in (".parquet", ".arrow", ".feather", *COLUMNS):
         return None
     start = head.removeprefix(MARK).lstrip()[:1]
     if start == b"{":
         return _of_objects(head, ends)
     if start == b"[" and re.match(rb"\s*\[\s*(\{|\]|$)", head.removeprefix(MARK)):  # a list, not text in brackets
         return json_document.read
-    written = head.decode("utf-8-sig", "replace")
-    return _of_text(written if whole else written.rpartition("\n")[0], ends)
+    return _of_text(head if whole else head.rpartition(b"\n")[0], ends, whole=whole)
 
 
 def _of_objects(head: bytes, ends: str) -> Reader | None:
@@ -70,21 +72,22 @@ def _of_objects(head: bytes, ends: str) -> Reader | None:
     return json_document.read if len(lines) == 1 and ends not in LINES else json_lines.read
 
 
-def _of_text(written: str, ends: str) -> Reader | None:
+def _of_text(head: bytes, ends: str, *, whole: bool) -> Reader | None:
     """Columns in a text file, and tables with the extension of something else."""
     if ends in (".csv", ".tsv"):
         return None
-    if conll.looks_like_it(written):
+    if conll.looks_like_it(head.decode("utf-8-sig", "replace")):
         return conll.read
     if ends == ".txt":
-        return separated.read_tabs if "\t" in written and _is_table(written, tabs=True) else None
-    return separated.read if _is_table(written) else None
+        return separated.read_tabs if b"\t" in head and _is_table(head, separated.tabs, whole=whole) else None
+    return separated.read if _is_table(head, separated.sniffed, whole=whole) else None
 
 
-def _is_table(written: str, *, tabs: bool = False) -> bool:
+def _is_table(head: bytes, layout: Callable[[separated.Opener, str], separated.Layout], *, whole: bool) -> bool:
     """Whether every row has as many fields as the first, and more than one."""
+    opener = lambda: io.BytesIO(head)
     try:
-        found = separated.tabs(written, "") if tabs else separated.sniffed(written, "")
+        rows, bad, width = separated.fit(layout(opener, ""), opener, "", cut=not whole)
     except GraftuneError:
         return False
-    return len(found.header) > 1 and len(found.rows) > 1 and not found.bad
+    return width > 1 and rows > 0 and not bad

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy
 
 from graftune.datasets.values import InvalidValue
+
+LARGE = 2**28  # bytes of a file that is compared as it is, not row by row
 
 
 class Record(NamedTuple):
@@ -44,6 +47,10 @@ class Records(ABC):
     def lines(self, positions: numpy.ndarray) -> numpy.ndarray:
         """The lines of these positions: here the next number, as for everything that has no lines of its own."""
         return positions.astype(numpy.int64) + 1
+
+    def digest(self) -> bytes | None:
+        """Of all bytes that the records come from, where these are one large file; None elsewhere."""
+        return None
 
 
 class HeldRecords(Records):
@@ -104,8 +111,7 @@ class LineRecords(Records):
             del self.problems[number]  # empty lines at the end
         self.columns = list(columns)
         self.total = last
-        starts.append(path.stat().st_size)
-        self.starts = numpy.frombuffer(starts, numpy.uint64)
+        self.starts = starts_of(starts, path)
 
     def scan(self) -> Iterator[tuple[int, Record]]:
         for position, (_, line) in enumerate(self._lines()):
@@ -122,12 +128,29 @@ class LineRecords(Records):
                 values = self.parse(_without_mark(file.read(end - start), start))
                 yield Record(position + 1, values or {})
 
+    def digest(self) -> bytes | None:
+        return digest_of(self.path)
+
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         offset = 0
         with self.path.open("rb") as file:
             for line in file:
                 yield offset, _without_mark(line, offset)
                 offset += len(line)
+
+
+def digest_of(path: Path) -> bytes | None:
+    """SHA-256 of a file's bytes where it is large: quicker than to make its rows; None for a small one."""
+    if path.stat().st_size < LARGE:
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def starts_of(starts: array.array[int], path: Path) -> numpy.ndarray:
+    """uint64 (records + 1,): the byte at which each record of a file starts, then the file's end."""
+    starts.append(path.stat().st_size)
+    return numpy.frombuffer(starts, numpy.uint64)
 
 
 def _without_mark(line: bytes, offset: int) -> bytes:

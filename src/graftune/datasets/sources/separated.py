@@ -2,111 +2,226 @@
 
 from __future__ import annotations
 
+import array
 import csv
 import io
 import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 
-from graftune.datasets.sources.records import HeldRecords, Record, Records
-from graftune.datasets.sources.text import whole
+import numpy
+
+from graftune.datasets.sources.records import Record, Records, decoded, digest_of, starts_of
+from graftune.datasets.sources.text import not_utf8
+from graftune.datasets.values import InvalidValue
 from graftune.errors import GraftuneError
 
-LONGEST_FIELD = 2**30  # csv refuses fields over 128 KiB, and a document to summarise may be longer
-_SAID = re.compile(r"sep=([,;\t|])\r?\n")  # a first line by which Excel is told
+csv.field_size_limit(max(csv.field_size_limit(), 2**30))  # a document to summarise is longer than csv's 128 KiB
+_SAID = re.compile(rb"(?:\xef\xbb\xbf)?sep=([,;\t|])\r?\n")  # a first line by which Excel is told
+_MARK = b"\xef\xbb\xbf"
 NAMES: Final = {",": "','", ";": "';'", "\t": "tabs", "|": "'|'"}
+Opener = Callable[[], IO[bytes]]
 
 
-class Parsed(NamedTuple):
-    """Rows of fields with the lines they start on, and how they were found."""
+class Layout(NamedTuple):
+    """How the fields of a table are told apart, and how many rows come before the header."""
 
-    rows: list[tuple[int, list[str]]]
     separator: str
-    quoted: bool
+    quoted: bool = True
+    before: int = 0
 
-    @property
-    def header(self) -> list[str]:
-        return self.rows[0][1] if self.rows else []
 
-    @property
-    def bad(self) -> int:
-        """Rows with another number of fields than the header."""
-        return sum(len(fields) != len(self.header) for _, fields in self.rows)
+class Fit(NamedTuple):
+    """How well a layout fits: rows under the header, those with another number of fields, and the header's fields."""
+
+    rows: int
+    bad: int
+    width: int
+
+
+class SeparatedRecords(Records):
+    """The rows of a table; of the file only the places of its rows are held (12 bytes a row)."""
+
+    def __init__(self, path: Path, layout: Layout, shown: str) -> None:
+        self.path, self.layout, self.shown = path, layout, shown
+        rows = self._rows()
+        self.columns = _names(next(rows)[2], shown) if path.stat().st_size else []
+        self.problems = {}
+        starts, lines = array.array("Q"), array.array("I")
+        end = 0  # rows up to the last that is not empty
+        for line, start, fields in rows:
+            starts.append(start)
+            lines.append(line)
+            if fields:
+                end = len(starts)
+            if problem := self._problem(fields):
+                self.problems[line] = problem
+        for line in lines[end:]:
+            del self.problems[line]
+        self.total = end
+        self.starts = starts_of(starts, path)
+        self.numbers = numpy.frombuffer(lines, numpy.uint32)
+
+    def scan(self) -> Iterator[tuple[int, Record]]:
+        rows = self._rows()
+        next(rows, None)
+        for position, (line, _, fields) in enumerate(rows):
+            if position >= self.total:
+                return
+            if line not in self.problems:
+                yield position, self._record(line, fields)
+
+    def at(self, positions: Iterable[int]) -> Iterator[Record]:
+        with self.path.open("rb") as file:
+            for position in positions:
+                start, end = int(self.starts[position]), int(self.starts[position + 1])
+                file.seek(start)
+                text = decoded(file.read(end - start))
+                try:
+                    fields: list[str] = next(_reader(io.StringIO(text, newline=""), self.layout), [])
+                except csv.Error as error:
+                    raise InvalidValue(f"broken CSV ({error})") from error
+                yield self._record(int(self.numbers[position]), fields)
+
+    def lines(self, positions: numpy.ndarray) -> numpy.ndarray:
+        return self.numbers[positions].astype(numpy.int64)
+
+    def digest(self) -> bytes | None:
+        return digest_of(self.path)
+
+    def _rows(self) -> Iterator[tuple[int, int, list[str]]]:
+        return _rows(lambda: self.path.open("rb"), self.layout, self.shown)
+
+    def _record(self, line: int, fields: list[str]) -> Record:
+        if problem := self._problem(fields):
+            raise InvalidValue(problem)
+        return Record(line, dict(zip(self.columns, fields, strict=True)))
+
+    def _problem(self, fields: list[str]) -> str | None:
+        if not fields:
+            return "empty line"
+        if len(fields) == len(self.columns):
+            return None
+        between = NAMES[self.layout.separator]
+        return f"{len(fields)} fields where the header has {len(self.columns)} (separated by {between})"
 
 
 def read(path: Path, shown: str) -> Records:
-    """A .csv file, whose separator is found by its rows."""
-    return _records(sniffed(whole(path, shown), shown), shown)
+    """A .csv file, whose separator is found by its rows. Raises GraftuneError for broken quotes and names."""
+    return SeparatedRecords(path, sniffed(lambda: path.open("rb"), shown), shown)
 
 
 def read_tabs(path: Path, shown: str) -> Records:
-    """A .tsv file."""
-    return _records(tabs(whole(path, shown), shown), shown)
+    """A .tsv file. Raises GraftuneError as `read` does."""
+    return SeparatedRecords(path, tabs(lambda: path.open("rb"), shown), shown)
 
 
-def sniffed(text: str, shown: str) -> Parsed:
+def sniffed(opener: Opener, shown: str) -> Layout:
     """The separator that fits most rows; of several the first of `NAMES`. Raises GraftuneError for broken quotes."""
-    if said := _SAID.match(text):
-        told = parsed(text, said[1], shown)
-        return told._replace(rows=told.rows[1:])
-    head = text.lstrip("\n\r").split("\n", 1)[0]
-    fitting = [sign for sign in NAMES if sign in head] or [","]
-    found: list[Parsed] = []
-    broken: list[GraftuneError] = []
-    for sign in fitting:
-        try:
-            one = tabs(text, shown) if sign == "\t" else parsed(text, sign, shown)
-        except GraftuneError as error:
-            broken.append(error)
-            continue
-        if not one.bad:
-            return one
-        found.append(one)
-    if not found:
-        raise broken[0]
-    return min(found, key=lambda one: one.bad)
+    with opener() as file:
+        head = file.readline()
+        if said := _SAID.match(head):
+            return Layout(said[1].decode(), before=1)
+        while head and not head.removeprefix(_MARK).strip(b"\r\n"):
+            head = file.readline()
+    fitting = [sign for sign in NAMES if sign.encode() in head] or [","]
+    layouts = [tabs(opener, shown) if sign == "\t" else Layout(sign) for sign in fitting]
+    return _best(layouts, opener, shown)
 
 
-def tabs(text: str, shown: str) -> Parsed:
+def tabs(opener: Opener, shown: str) -> Layout:
     """Fields with tabs between: quotes are part of the text, except where they hold every row together better."""
-    plain = parsed(text, "\t", shown, quoted=False)
+    plain, quoted = Layout("\t", quoted=False), Layout("\t")
     try:
-        quoted = parsed(text, "\t", shown)
+        with_quotes, without = fit(quoted, opener, shown), fit(plain, opener, shown)
     except GraftuneError:
         return plain
-    if quoted.bad != plain.bad:
-        return min(quoted, plain, key=lambda one: one.bad)
-    return quoted if len(quoted.rows) == len(plain.rows) else plain
+    if with_quotes.bad != without.bad:
+        return quoted if with_quotes.bad < without.bad else plain
+    return quoted if with_quotes.rows == without.rows else plain
 
 
-def parsed(text: str, separator: str, shown: str, *, quoted: bool = True) -> Parsed:
-    """The rows of a text. Raises GraftuneError for quotes that do not close."""
-    # newline="" keeps line breaks as they are: a quoted field may hold some.
-    file = io.StringIO(text, newline="")
-    reader = csv.reader(file, delimiter=separator, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, strict=True)
-    rows: list[tuple[int, list[str]]] = []
-    before = csv.field_size_limit(LONGEST_FIELD)
-    start = 1
-    try:
-        for fields in reader:
-            rows.append((start, fields))
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise GraftuneError(
-            f"{shown}: broken CSV in the record that starts on line {start}",
-            received=str(error),
-            expected=f'fields separated by {NAMES[separator]}, with " doubled inside quoted ones',
-            do="close the quotes, or save the file as .jsonl",
-        ) from error
-    finally:
-        csv.field_size_limit(before)
-    while rows and not rows[-1][1]:
-        rows.pop()
-    return Parsed(rows, separator, quoted)
+def _best(layouts: list[Layout], opener: Opener, shown: str) -> Layout:
+    if len(layouts) == 1:
+        return layouts[0]
+    fits: list[tuple[int, Layout]] = []
+    broken: list[GraftuneError] = []
+    for layout in layouts:
+        try:
+            fits.append((fit(layout, opener, shown).bad, layout))
+        except GraftuneError as error:
+            broken.append(error)
+    if not fits:
+        raise broken[0]
+    return min(fits, key=lambda one: one[0])[1]
 
 
-def _records(found: Parsed, shown: str) -> Records:
-    columns = [name if name.strip() else f"Unnamed: {place}" for place, name in enumerate(found.header)]  # as pandas
+def fit(layout: Layout, opener: Opener, shown: str, *, cut: bool = False) -> Fit:
+    """How a layout fits; the last row of a text that was `cut` is left out. Raises GraftuneError for broken quotes."""
+    rows = _rows(opener, layout, shown, strict=not cut)
+    width = len(next(rows, (0, 0, []))[2])
+    widths = array.array("I", (len(fields) for _, _, fields in rows))
+    while widths and (cut or not widths[-1]):  # empty lines at the end are none
+        widths.pop()
+        cut = False
+    return Fit(len(widths), sum(one != width for one in widths), width)
+
+
+def _rows(opener: Opener, layout: Layout, shown: str, *, strict: bool = True) -> Iterator[tuple[int, int, list[str]]]:
+    """The header and the rows: the line and the byte that each starts at, and its fields."""
+    with opener() as file:
+        lines = _Lines(file, shown)
+        reader = _reader(lines, layout, strict=strict)
+        line, start = 1, 0
+        try:
+            for number, fields in enumerate(reader):
+                if number >= layout.before:
+                    yield line, start, fields
+                line, start = reader.line_num + 1, lines.end
+        except csv.Error as error:
+            raise GraftuneError(
+                f"{shown}: broken CSV in the record that starts on line {line}",
+                received=str(error),
+                expected=f'fields separated by {NAMES[layout.separator]}, with " doubled inside quoted ones',
+                do="close the quotes, or save the file as .jsonl",
+            ) from error
+
+
+class _Lines:
+    """The lines of a file, \\n, \\r\\n and \\r alike, and the byte at which the next one starts."""
+
+    def __init__(self, file: IO[bytes], shown: str) -> None:
+        self.file, self.shown = file, shown
+        self.end = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self.file:
+            begin = self.end
+            mark = len(_MARK) if begin == 0 and line.startswith(_MARK) else 0
+            try:
+                text = line[mark:].decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise not_utf8(self.shown, error, begin + mark) from error
+            if "\r" not in text.rstrip("\r\n"):
+                self.end = begin + len(line)
+                yield text
+                continue
+            self.end += mark
+            for part in io.StringIO(text, newline=""):
+                self.end += len(part.encode())
+                yield part
+
+
+def _reader(lines: Iterable[str], layout: Layout, *, strict: bool = True) -> Any:
+    if layout.quoted:
+        return csv.reader(lines, delimiter=layout.separator, strict=strict)
+    return csv.reader(lines, delimiter=layout.separator, strict=strict, quoting=csv.QUOTE_NONE)
+
+
+def _names(header: list[str], shown: str) -> list[str]:
+    """The names of the columns; one without a name gets pandas' own. Raises GraftuneError for a name twice."""
+    columns = [name if name.strip() else f"Unnamed: {place}" for place, name in enumerate(header)]
     if len(set(columns)) < len(columns):
         twice = sorted({name for name in columns if columns.count(name) > 1})
         raise GraftuneError(
@@ -115,14 +230,4 @@ def _records(found: Parsed, shown: str) -> Records:
             expected="a header line with distinct names",
             do="rename one of them",
         )
-    records: list[Record] = []
-    problems: dict[int, str] = {}
-    for line, fields in found.rows[1:]:
-        if not fields:
-            problems[line] = "empty line"
-        elif len(fields) != len(columns):
-            between = NAMES[found.separator]
-            problems[line] = f"{len(fields)} fields where the header has {len(columns)} (separated by {between})"
-        else:
-            records.append(Record(line, dict(zip(columns, fields, strict=True))))
-    return HeldRecords(records, columns, problems)
+    return columns

@@ -21,13 +21,16 @@ def _line(line: bytes) -> dict[str, str] | None:
 def whole(path: Path, shown: str) -> str:
     """The text of a UTF-8 file, without its byte-order mark if it has one. Raises GraftuneError."""
     try:
-        # newline="" keeps line breaks inside quoted fields of CSV
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return file.read()
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise GraftuneError(
-            f"{shown}: not UTF-8 text",
-            received=f"byte {error.object[error.start]:#04x} at offset {error.start}",
-            expected="UTF-8",
-            do="convert the file to UTF-8",
-        ) from error
+        raise not_utf8(shown, error) from error
+
+
+def not_utf8(shown: str, error: UnicodeDecodeError, before: int = 0) -> GraftuneError:
+    """The error for a file whose part after `before` bytes is no UTF-8."""
+    return GraftuneError(
+        f"{shown}: not UTF-8 text",
+        received=f"byte {error.object[error.start]:#04x} at offset {before + error.start}",
+        expected="UTF-8",
+        do="convert the file to UTF-8",
+    )

@@ -1,19 +1,27 @@
-"""Pascal VOC: a folder of .xml files, each with its image beside it."""
+"""Pascal VOC: a folder of .xml files, each with its image beside it, or in a folder beside theirs."""
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from graftune.datasets.sources.image_folder import IMAGES
+from graftune.datasets.sources.places import around, images
 from graftune.datasets.sources.records import HeldRecords, Record, Records
+
+
+def place(folder: Path) -> Path | None:
+    """The folder with the .xml files: this one, or Annotations in it."""
+    places = [folder, folder / "Annotations", folder / "annotations"]
+    return next((one for one in places if any(one.glob("*.xml"))), None)
 
 
 def read(folder: Path) -> Records:
     """The .xml files in order of their names."""
     records: list[Record] = []
     problems: dict[int, str] = {}
-    beside = {image.stem: image.name for image in sorted(folder.iterdir()) if image.suffix.lower() in IMAGES}
+    known: dict[str, Path] = {}
+    for near in reversed(around(folder.absolute())):  # the nearest wins
+        known |= {image.stem: image for image in images(near)}
     for number, file in enumerate(sorted(folder.glob("*.xml")), start=1):
         try:
             root = ElementTree.parse(file).getroot()
@@ -27,6 +35,6 @@ def read(folder: Path) -> Records:
         except (ElementTree.ParseError, ValueError, OSError) as error:
             problems[number] = f"{file.name}: not a Pascal VOC file ({error})"
             continue
-        image = beside.get(file.stem) or root.findtext("filename") or f"{file.stem}.jpg"
-        records.append(Record(number, {"image": image, "objects": objects}))
+        image = known.get(file.stem) or root.findtext("filename") or f"{file.stem}.jpg"
+        records.append(Record(number, {"image": str(image), "objects": objects}))
     return HeldRecords(records, ["image", "objects"], problems)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from graftune.datasets.values.scalars import InvalidValue, is_list, parsed, text
+from graftune.datasets.values.scalars import InvalidValue, is_list, parsed, short, text
 
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0*")  # 1.0 and 1., but not 01.0, which is a code
 LARGEST_EXACT = 2**53
@@ -35,7 +35,8 @@ def label(value: Any, folder: Path) -> str:
 def labels(value: Any, folder: Path) -> tuple[str, ...]:
     """The classes of a row with any number of them, each once; an empty list or text means none.
 
-    A list, a JSON list, or text with `|`, else `;`, else `,` between.
+    A list, a JSON list, or text with `|`, else `;`, else `,` between. Raises InvalidValue for a list of ones and zeros
+    that says by its places which classes there are: it has no names.
     """
     if isinstance(value, str):
         if value.strip().startswith("[") and value.strip().endswith("]"):
@@ -45,4 +46,7 @@ def labels(value: Any, folder: Path) -> tuple[str, ...]:
             value = [part for part in value.split(between) if part.strip()]
     if not is_list(value):
         value = [value]
-    return tuple(dict.fromkeys(label(one, folder) for one in value))
+    found = tuple(label(one, folder) for one in value)
+    if any(isinstance(one, bool) for one in value) or (set(found) <= {"0", "1"} and len(found) > len(set(found))):
+        raise InvalidValue(f"has ones and zeros ({short(list(value))}) where the names of its classes were expected")
+    return tuple(dict.fromkeys(found))

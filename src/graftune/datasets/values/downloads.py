@@ -8,7 +8,7 @@ import shutil
 import urllib.request
 from pathlib import Path
 
-from graftune.datasets.values.scalars import InvalidValue
+from graftune.datasets.values.scalars import InvalidValue, short
 from graftune.files import write_file
 
 PATIENCE = 30  # seconds without an answer
@@ -34,6 +34,17 @@ def downloaded(address: str) -> Path:
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise InvalidValue(f"could not be downloaded ({address}: {error})") from error
     return kept
+
+
+def fetched(address: str) -> bytes:
+    """What lies at any other address, such as zip://a.png::images.zip or hf://…. Raises InvalidValue as above."""
+    import fsspec  # type: ignore[import-untyped]
+
+    try:
+        with fsspec.open(address, "rb") as file:
+            return file.read()
+    except Exception as error:  # every kind of address has errors of its own
+        raise InvalidValue(f"could not be read ({short(address)}: {type(error).__name__}: {error})") from error
 
 
 def _copy(answer: http.client.HTTPResponse, path: Path) -> None:

@@ -86,7 +86,7 @@ def is_list(value: Any) -> bool:
 
 
 def parsed(value: str) -> Any:
-    """A value written as JSON, or a list as Python or numpy writes it (pandas does so in CSV). Raises InvalidValue."""
+    """A value written as JSON, or as Python or numpy writes it (pandas does so in CSV). Raises InvalidValue."""
     try:
         return json.loads(value)
     except RecursionError as error:
@@ -97,9 +97,17 @@ def parsed(value: str) -> Any:
     if items is not None:
         return items
     try:
-        return ast.literal_eval(value.strip())
+        return ast.literal_eval(_Arrays().visit(ast.parse(value.strip(), mode="eval")))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         raise broken from None
+
+
+class _Arrays(ast.NodeTransformer):
+    """Puts the list in place of array([...], dtype=...), as pandas writes arrays within a list or an object."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        named = isinstance(node.func, ast.Name) and node.func.id == "array" and len(node.args) == 1
+        return self.visit(node.args[0]) if named else node
 
 
 def _without_commas(value: str) -> list[Any] | None:

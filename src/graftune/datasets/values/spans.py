@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from graftune.datasets.values.scalars import InvalidValue, is_list, number, parsed, short, text
+
+#: What the text of an answer and the place of its first character are called.
+TEXTS: Final = ("text", "answer", "answers", "answer_text", "target")
+STARTS: Final = ("answer_start", "answer_starts", "start")
+#: Columns of answers, and those with their places beside them.
+PLACES: Final[dict[str, tuple[str, ...]]] = dict.fromkeys(TEXTS[1:], STARTS)
 
 
 class Answer(NamedTuple):
@@ -33,10 +39,10 @@ def located_answers(value: Any, folder: Path) -> tuple[Answer, ...]:
     """The answers of a question with their places; none for a question that has no answer.
 
     SQuAD's {"text": [...], "answer_start": [...]}, a list of {"text": ..., "answer_start": ...}, a text or a list of
-    texts. An empty list is a question without an answer, an empty text is a mistake.
+    texts, which may stand in one column and their places in another. An empty list is a question without an answer, an
+    empty text is a mistake.
     """
-    if isinstance(value, str):
-        value = _unwrapped(value)
+    value = _unwrapped(value)
     if isinstance(value, Mapping):
         value = _pairs(value)
     elif not is_list(value):
@@ -44,28 +50,38 @@ def located_answers(value: Any, folder: Path) -> tuple[Answer, ...]:
     return tuple(dict.fromkeys(_answer(one, folder) for one in value))
 
 
-def _unwrapped(value: str) -> Any:
-    """A list or an object that CSV holds as JSON; any other text is an answer, brackets or not."""
-    if not value.lstrip().startswith(("[", "{")):
+def _unwrapped(value: Any) -> Any:
+    """A list or an object that CSV holds as JSON; any other text is an answer, brackets or not.
+
+    Raises InvalidValue for an object of SQuAD that is broken: no answer looks like that.
+    """
+    if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
         return value
     try:
         found = parsed(value)
     except InvalidValue:
+        if "answer_start" in value:
+            raise
         return value
     return found if is_list(found) or isinstance(found, Mapping) else value
 
 
-def _pairs(value: Mapping[str, Any]) -> list[dict[str, Any]]:
-    if "text" not in value:
+def _pairs(value: Mapping[str, Any]) -> list[Any]:
+    named = next((name for name in TEXTS if name in value), "text")
+    texts: Any = _unwrapped(value.get(named))
+    starts: Any = _unwrapped(_place_in(value))
+    if isinstance(texts, Mapping):  # a column of answers that have their places already
+        texts, starts = texts.get("text"), _place_in(texts)
+    if texts is None:
         raise InvalidValue('has no "text"')
-    texts, starts = value["text"], value.get("answer_start")
     if not is_list(texts):
-        texts, starts = [texts], [starts]
-    if starts is None:
-        starts = [None] * len(texts)
-    if not is_list(starts) or len(starts) != len(texts):
-        many = len(starts) if is_list(starts) else 1
-        raise InvalidValue(f'has {len(texts)} texts and {many} numbers in "answer_start"')
+        texts = [texts]
+    if any(isinstance(one, Mapping) for one in texts):
+        return list(texts)
+    if not is_list(starts):
+        starts = [None] * len(texts) if starts is None else [starts]
+    if len(starts) != len(texts):
+        raise InvalidValue(f'has {len(texts)} texts and {len(starts)} numbers in "answer_start"')
     return [{"text": one, "answer_start": start} for one, start in zip(texts, starts, strict=True)]
 
 
@@ -74,7 +90,11 @@ def _answer(value: Any, folder: Path) -> Answer:
         return Answer(text(value, folder), None)
     if "text" not in value:
         raise InvalidValue('has an answer without "text"')
-    return Answer(text(value["text"], folder), _start(value.get("answer_start"), folder))
+    return Answer(text(value["text"], folder), _start(_place_in(value), folder))
+
+
+def _place_in(value: Mapping[str, Any]) -> Any:
+    return next((value[name] for name in STARTS if value.get(name) is not None), None)
 
 
 def _start(value: Any, folder: Path) -> int | None:
