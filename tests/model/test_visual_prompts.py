@@ -208,13 +208,16 @@ def test_a_row_is_as_if_alone_beside_other_prompts_and_methods(name: str, first:
     with torch.no_grad():
         together = outputs(model, pixels, adapters=ROWS)
         with fast(base):
-            close(outputs(model, pixels, adapters=ROWS), together)
-        # In float64, since rounding to float32 alone reaches the tolerance on some processors.
+            kernels = outputs(model, pixels, adapters=ROWS)
+        # The rest in float64, since rounding to float32 alone reaches the tolerance on some processors.
         model.double()
         pixels = pixels.double()
-        together = outputs(model, pixels, adapters=ROWS)
+        exact = outputs(model, pixels, adapters=ROWS)
+        apart = (together - exact).abs().max().item()
+        assert apart < 5e-5
+        assert (kernels - exact).abs().max().item() <= 2 * max(apart, 1e-5), "kernels are less exact than torch's own"
         for row, adapter in enumerate(ROWS):
-            close(together[row], outputs(model, pixels[row : row + 1], adapters=adapter)[0])
+            close(exact[row], outputs(model, pixels[row : row + 1], adapters=adapter)[0])
 
 
 def test_a_row_gets_its_own_gradient() -> None:
