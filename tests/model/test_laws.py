@@ -51,7 +51,7 @@ def rows_are_as_if_alone(
 def plain(family: str) -> tuple[Tensor, dict[str, Tensor], dict[str, Any]]:
     """What a base gives that was never wrapped, its tensors and its config.
 
-    It is frozen as a wrapped one is: on some processors torch convolves by another kernel where weights take a gradient.
+    It is frozen as a wrapped one is: some processors convolve by another kernel where weights take a gradient.
     """
     base = FAMILIES[family].base().requires_grad_(False)
     with torch.no_grad():
