@@ -284,4 +284,6 @@ def marian_separate() -> Any:
 @_real
 def xlnet() -> Any:
     """SentencePiece unigram: a <sep> b <sep> <cls>, with token types 0, 1 and 2."""
-    return _loaded("xlnet", {"spiece.model": _sentencepiece("unigram", 300)}, {"tokenizer_class": "XLNetTokenizer"})
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    config = {"tokenizer_class": "XLNetTokenizer", "model_input_names": names}
+    return _loaded("xlnet", {"spiece.model": _sentencepiece("unigram", 300)}, config)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from graftune.errors import GraftuneError, unknown
 
 PIECES = re.compile(r"\{\{|\}\}|\{(?P<slot>[^{}]*)\}|(?P<stray>[{}])|[^{}]+")
-SLOTS = ("input", "P:<count>", "mask")
+SLOTS = ("input", "P:<count>", "mask", "sep")
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,11 @@ class Mask:
 
 
 @dataclass(frozen=True)
+class Separator:
+    """Where the first text of a pair ends and the second begins."""
+
+
+@dataclass(frozen=True)
 class Ids:
     """Tokens of a column."""
 
@@ -47,7 +51,7 @@ class Ids:
     name: str
 
 
-Segment = Words | Column | Virtual | Mask | Ids
+Segment = Words | Column | Virtual | Mask | Separator | Ids
 
 
 def parse(text: str) -> list[Segment]:
@@ -67,8 +71,8 @@ def parse(text: str) -> list[Segment]:
             )
         if slot is None:
             segments.append(Words(piece[0] if piece in ("{{", "}}") else piece))
-        elif slot == "mask":
-            segments.append(Mask())
+        elif slot in ("mask", "sep"):
+            segments.append(Mask() if slot == "mask" else Separator())
         elif re.fullmatch(r"\w[\w .-]*", slot) and slot.upper() != "P":
             segments.append(Column(slot))
         else:
@@ -93,9 +97,9 @@ def _virtual(slot: str) -> Virtual:
 def joined(segments: Iterable[Segment]) -> list[Segment]:
     """The same segments with neighbouring words made one."""
     found: list[Segment] = []
-    for words, group in groupby(segments, key=lambda segment: isinstance(segment, Words)):
-        if words:
-            found.append(Words("".join(segment.text for segment in group if isinstance(segment, Words))))
+    for segment in segments:
+        if isinstance(segment, Words) and found and isinstance(found[-1], Words):
+            found[-1] = Words(found[-1].text + segment.text)
         else:
-            found.extend(group)
+            found.append(segment)
     return found

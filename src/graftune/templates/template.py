@@ -2,42 +2,41 @@
 
 `"Review: {text} {P:3}It was {mask}."` is the literal words `Review: `, the column `text`, three virtual tokens, the
 words `It was ` and the place of the word to be found. `{input}` is the task's input column, whatever its name.
-`{{` and `}}` stand for braces.
+`"{premise}{sep}{hypothesis}"` is a pair of texts, joined as the tokenizer joins pairs, or by a new line where it has no
+form for them. `{{` and `}}` stand for braces.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from graftune.errors import GraftuneError, unknown
-from graftune.templates.segments import PIECES, SLOTS, Column, Ids, Mask, Segment, Virtual, Words, joined, parse
+from graftune.templates.filling import Encoded, Filling, NoRoom, Value, shared
+from graftune.templates.frames import special_tokens
+from graftune.templates.segments import PIECES, SLOTS, Column, Mask, Segment, Separator, Virtual, Words, parse
+from graftune.templates.tokens import text_ids, tokens
 
-Value = str | Sequence[int]
-
-
-class NoRoom(GraftuneError):
-    """A template whose words and virtual tokens alone exceed the maximum length."""
-
-
-class Encoded(NamedTuple):
-    """Token ids, and whether tokens of a column had to be left out.
-
-    `places` has the first position and the number of kept tokens of each column that was given as ids.
-    """
-
-    ids: list[int]
-    truncated: bool
-    places: dict[str, tuple[int, int]]
+__all__ = [
+    "Encoded",
+    "NoRoom",
+    "Template",
+    "Value",
+    "composed",
+    "shared",
+    "special_tokens",
+    "text_ids",
+    "tokens",
+]
 
 
 @dataclass(frozen=True)
 class Template:
     """A parsed template.
 
-    Raises GraftuneError: no column, one twice, two masks, a count below 1, a stray brace.
+    Raises GraftuneError: no column, one twice, two masks or separators, a count below 1, a stray brace.
     """
 
     text: str = "{input}"
@@ -46,13 +45,17 @@ class Template:
     def __post_init__(self) -> None:
         segments = parse(self.text)
         names = [s.name for s in segments if isinstance(s, Column)]
-        masks = sum(isinstance(s, Mask) for s in segments)
-        twice = [f"{{{name}}}" for name in dict.fromkeys(names) if names.count(name) > 1] + ["{mask}"] * (masks > 1)
+        slots = [
+            *names,
+            *("mask" for s in segments if isinstance(s, Mask)),
+            *("sep" for s in segments if s == Separator()),
+        ]
+        twice = [f"{{{name}}}" for name in dict.fromkeys(slots) if slots.count(name) > 1]
         if not names or twice:
             raise GraftuneError(
                 f"the template has {twice[0]} more than once" if twice else "the template has no {input} slot",
                 received=repr(self.text),
-                expected="{input} or other columns, each once, and at most one {mask}",
+                expected="{input} or other columns, each once, and at most one {mask} and one {sep}",
                 do='write for example "{input}"; plain braces are written {{ and }}',
             )
         object.__setattr__(self, "segments", tuple(segments))
@@ -77,6 +80,11 @@ class Template:
         """Whether it has a place for a word to be found."""
         return Mask() in self.segments
 
+    @property
+    def has_separator(self) -> bool:
+        """Whether it joins two texts as a pair."""
+        return Separator() in self.segments
+
     def until_mask(self) -> Template:
         """What stands before `{mask}`, for a model that writes from left to right: all it can see of the template.
 
@@ -85,7 +93,7 @@ class Template:
         if not self.has_mask:
             return self
         at = self.segments.index(Mask())
-        if any(isinstance(s, Column | Virtual) for s in self.segments[at + 1 :]):
+        if any(isinstance(s, Column | Virtual | Separator) for s in self.segments[at + 1 :]):
             raise GraftuneError(
                 "a model that writes from left to right cannot see what stands behind {mask}",
                 received=repr(self.text),
@@ -95,7 +103,7 @@ class Template:
         return Template(self.text[: re.search(r"(?<!\{)\{mask\}", self.text).start()].rstrip())  # type: ignore[union-attr]
 
     def written(self, values: Mapping[str, str], mask: str) -> str:
-        """The template as plain text: its words, the columns' values, and ``mask`` for the hidden word."""
+        """The template as plain text: words, values, ``mask`` for the hidden word, a new line for `{sep}`."""
         text = ""
         for segment in self.segments:
             if isinstance(segment, Words):
@@ -104,6 +112,8 @@ class Template:
                 text += values[segment.name]
             elif isinstance(segment, Mask):
                 text += mask
+            elif isinstance(segment, Separator):
+                text += "\n"
         return text
 
     def encode(
@@ -118,42 +128,33 @@ class Template:
         """The ids of the filled template, between the special tokens the tokenizer itself adds.
 
         `values` are the columns (one alone is `{input}`), as text or as ids. Virtual tokens are `first_virtual_id`,
-        `+ 1`, ... from left to right. Text without a virtual token inside is tokenised as one string. Where that
-        exceeds `max_length`, tokens are left out at the end of the longest column, never of words or virtual tokens.
+        `+ 1`, ... from left to right. Text without a virtual token inside is tokenised as one string; special tokens
+        that the template's words spell become such, those that a column's text spells do not. Two texts with `{sep}`
+        between them are joined as the tokenizer joins a pair. Where all that exceeds `max_length`, tokens are left out
+        at the end of the longest column, never of words or virtual tokens.
         `suffix=False` drops the special tokens that follow the text.
 
         Raises GraftuneError for a column that `values` lacks, for a `{mask}` that the tokenizer has no token for,
         and when `max_length` leaves no token for a column.
         """
-        given = values if isinstance(values, Mapping) else {"input": values}
-        for name in self.columns:
-            if name not in given:
-                raise unknown("template column", name, {*given, *SLOTS[1:]})
-        opening, closing = special_tokens(tokenizer)
-        closing = closing if suffix else []
-        filled = joined(_filled(segment, given, tokenizer) for segment in self.segments)
-        ids, places = _ids(tokenizer, filled, first_virtual_id, len(opening))
-        if max_length is None or len(opening) + len(ids) + len(closing) <= max_length:
-            return Encoded(opening + ids + closing, False, places)
+        return self.encode_many(tokenizer, [values], first_virtual_id, max_length, suffix=suffix)[0]
 
-        # Too long: only columns that are tokenised by themselves have tokens of their own that can be left out.
-        apart = [_apart(segment, given, tokenizer) for segment in self.segments]
-        fixed = joined(segment for segment in apart if not isinstance(segment, Ids))
-        taken = len(opening) + len(_ids(tokenizer, fixed, first_virtual_id, 0)[0]) + len(closing)
-        room = max_length - taken
-        columns = [segment for segment in apart if isinstance(segment, Ids)]
-        if room < len(columns):
-            raise NoRoom(
-                "the template leaves no room for the input",
-                received=f"a limit of {max_length} tokens; {taken} others stand in it",
-                expected="at least one token of the input within the limit",
-                do="raise the maximum length, or shorten the template",
-            )
-        sizes = dict(zip((c.name for c in columns), shared(room, [len(c.ids) for c in columns]), strict=True))
-        cut = [Ids(s.ids[: sizes[s.name]], s.name) if isinstance(s, Ids) else s for s in apart]
-        ids, places = _ids(tokenizer, joined(cut), first_virtual_id, len(opening))
-        shorter = any(sizes[c.name] < len(c.ids) for c in columns)
-        return Encoded(opening + ids + closing, shorter, places)
+    def encode_many(
+        self,
+        tokenizer: Any,
+        rows: Sequence[Value | Mapping[str, Value]],
+        first_virtual_id: int,
+        max_length: int | None = None,
+        *,
+        suffix: bool = True,
+    ) -> list[Encoded]:
+        """As `encode` for each row; faster, since the tokenizer reads the texts of all rows at once."""
+        given = [values if isinstance(values, Mapping) else {"input": values} for values in rows]
+        for values in given:
+            for name in self.columns:
+                if name not in values:
+                    raise unknown("template column", name, {*values, *SLOTS[1:]})
+        return Filling(self.segments, tokenizer, first_virtual_id, max_length, suffix).encoded(given)
 
 
 def composed(inner: str, outer: str) -> str:
@@ -167,78 +168,3 @@ def composed(inner: str, outer: str) -> str:
         return inner
     around, within = (outer, inner) if "input" in task.columns else (inner, outer)
     return PIECES.sub(lambda match: within if match["slot"] == "input" else match.group(), around)
-
-
-def shared(room: int, sizes: Sequence[int]) -> list[int]:
-    """How many tokens of each column are kept: of the longest the most are left out, until all fit."""
-    kept = list(sizes)
-    order = sorted(range(len(kept)), key=lambda i: kept[i])
-    for place, index in enumerate(order):
-        kept[index] = min(kept[index], room // (len(order) - place))
-        room -= kept[index]
-    return kept
-
-
-def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """The ids that the tokenizer puts before and after a text, such as ([CLS], [SEP]).
-
-    Raises GraftuneError for a tokenizer that changes the text itself when it adds them.
-    """
-    whole, plain = list(tokenizer("a").input_ids), tokens(tokenizer, "a")
-    for start in range(len(whole) - len(plain) + 1):
-        if whole[start : start + len(plain)] == plain:
-            return whole[:start], whole[start + len(plain) :]
-    raise GraftuneError(
-        "cannot tell the tokenizer's special tokens from the text",
-        received=f"{whole} with and {plain} without special tokens",
-        expected="the same ids for the text in both",
-        do="use the tokenizer that belongs to the base",
-    )
-
-
-def tokens(tokenizer: Any, text: str) -> list[int]:
-    """The ids of a text without special tokens."""
-    # Lengths are this module's concern; the tokenizer's own warning would only repeat or mislead.
-    return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids) if text else []
-
-
-def _filled(segment: Segment, values: Mapping[str, Value], tokenizer: Any) -> Segment:
-    """A segment with its column's value; the hidden word becomes the tokenizer's own token for one."""
-    if isinstance(segment, Column):
-        value = values[segment.name]
-        return Words(value) if isinstance(value, str) else Ids(value, segment.name)
-    if isinstance(segment, Mask):
-        if getattr(tokenizer, "mask_token", None) is None:
-            raise GraftuneError(
-                "the tokenizer has no token for {mask}",
-                received=type(tokenizer).__name__,
-                expected="the tokenizer of a masked language model",
-                do="leave {mask} out, or choose an encoder as the base",
-            )
-        return Words(tokenizer.mask_token)  # as text, so that the space before it is treated as the tokenizer does
-    return segment
-
-
-def _apart(segment: Segment, values: Mapping[str, Value], tokenizer: Any) -> Segment:
-    """As `_filled`, with text of columns tokenised by itself."""
-    if isinstance(segment, Column) and isinstance(text := values[segment.name], str):
-        return Ids(tokens(tokenizer, text), segment.name)
-    return _filled(segment, values, tokenizer)
-
-
-def _ids(
-    tokenizer: Any, segments: Iterable[Segment], virtual: int, start: int
-) -> tuple[list[int], dict[str, tuple[int, int]]]:
-    """Ids of words, virtual tokens (the first is `virtual`) and columns; where columns stand, counted from `start`."""
-    ids: list[int] = []
-    places: dict[str, tuple[int, int]] = {}
-    for segment in segments:
-        if isinstance(segment, Words):
-            ids += tokens(tokenizer, segment.text)
-        elif isinstance(segment, Ids):
-            places[segment.name] = start + len(ids), len(segment.ids)
-            ids += segment.ids
-        elif isinstance(segment, Virtual):
-            ids += range(virtual, virtual + segment.count)
-            virtual += segment.count
-    return ids, places
