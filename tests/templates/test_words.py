@@ -37,7 +37,7 @@ names = st.sampled_from(sorted(TOKENIZERS))
 @given(names, sentences)
 def test_the_ids_are_those_of_the_words_with_spaces_between_them(name, words):
     tokenizer = TOKENIZERS[name]()
-    words = [word for word in words if word.split() == [word]]
+    words = [word for word in words if word.split() == [word] and tokenizer.decode(own(tokenizer, word)).strip()]
     assume(spells_none(tokenizer, " ".join(words)))
     ids, numbers = words_ids(tokenizer, words)
     assert ids == own(tokenizer, " ".join(words))
@@ -114,6 +114,9 @@ def test_a_tokenizer_that_reads_a_word_otherwise_in_a_sentence_and_tells_no_plac
     class Counting:
         def __call__(self, text, **options):
             return type("Ids", (), {"input_ids": [[len(one)] for one in text]})
+
+        def decode(self, ids):
+            return "?"
 
     with pytest.raises(GraftuneError, match="a fast tokenizer"):
         words_ids(Counting(), ["a", "b"])

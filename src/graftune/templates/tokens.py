@@ -13,6 +13,7 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary, proxy
 
@@ -90,6 +91,20 @@ class Reader(ABC):
     def encode(self, texts: Sequence[str], target: bool) -> list[list[int]]:
         """The ids of texts of at least one character."""
 
+    @abstractmethod
+    def decoded(self, ids: Sequence[int]) -> str:
+        """The text that ids stand for."""
+
+    @cached_property
+    def space(self) -> str | None:
+        """What makes a word alone read as within a sentence: a space before it, nothing; None if neither does."""
+        words = ("a", "b", "a", "cd")
+        for space in (" ", ""):
+            together, *alone = self.ids([" ".join(words), words[0], *(space + word for word in words[1:])])
+            if together == [index for ids in alone for index in ids]:
+                return space
+        return None
+
     def offsets(self, text: str) -> list[tuple[int, int]] | None:
         """The first and last character (exclusive) of each of the text's tokens; None where that is not known."""
         return None
@@ -112,6 +127,9 @@ class Twin(Reader):
         offsets: list[tuple[int, int]] = self._backend.encode(text, add_special_tokens=False).offsets if text else []
         return offsets
 
+    def decoded(self, ids: Sequence[int]) -> str:
+        return str(self._backend.decode(ids, skip_special_tokens=False))
+
 
 class Called(Reader):
     """By calls of the tokenizer."""
@@ -131,6 +149,9 @@ class Called(Reader):
         return [
             [index for part in own for index in (next(found) if isinstance(part, str) else [part])] for own in parts
         ]
+
+    def decoded(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(ids))
 
     def _parts(self, text: str) -> Iterator[str | int]:
         """The special tokens' ids, and the text between them, which such tokenizers read by itself."""
