@@ -155,6 +155,13 @@ def test_a_mask_stands_as_the_tokenizers_own_token():
         Template("{input} {mask}").encode(TOKENIZERS[0], "x", FIRST)
 
 
+def test_a_separator_is_a_new_line_in_plain_text():
+    template = Template("{premise}{sep}{hypothesis}? {mask}")
+    assert template.has_separator and not Template("{{sep}} {input}").has_separator
+    assert template.written({"premise": "a", "hypothesis": "b"}, "yes") == "a\nb? yes"
+    assert template.until_mask() == Template("{premise}{sep}{hypothesis}?")
+
+
 def test_a_model_that_writes_from_left_to_right_reads_up_to_the_mask():
     assert Template("{input} It was {mask}.").until_mask() == Template("{input} It was")
     assert Template("{{mask}} {input}").until_mask() == Template("{{mask}} {input}")
@@ -169,6 +176,7 @@ def test_a_model_that_writes_from_left_to_right_reads_up_to_the_mask():
         ("{input}", "{input}", "{input}"),
         ("{P:2}{input}{P:1}", "{input} It was {mask}.", "{P:2}{input}{P:1} It was {mask}."),
         ("{P:2}{input}", "{premise}? {mask}, {hypothesis}", "{P:2}{premise}? {mask}, {hypothesis}"),
+        ("{P:2}{input}", "{premise}{sep}{hypothesis}", "{P:2}{premise}{sep}{hypothesis}"),
         ("{P:2}{text}{P:1}{mask}", "{input} It was {mask}.", "{P:2}{text}{P:1}{mask}"),
         ("say {{input}} {input}", "{{input}} {input}!", "{{input}} say {{input}} {input}!"),
     ],

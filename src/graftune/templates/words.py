@@ -19,8 +19,8 @@ from graftune.templates.tokens import Reader, reader, whole
 def words_ids(tokenizer: Any, words: Sequence[str]) -> tuple[list[int], list[int | None]]:
     """The ids of the words without special tokens, and the number of each id's word (None: of none).
 
-    A space that is a piece of its own belongs to the word behind it. A word that the tokenizer reads as nothing,
-    such as a zero-width space or spaces alone, is left out: its number is not in the list. What spells a special token is
+    A space that is a piece of its own belongs to the word behind it. A word that the tokenizer reads as nothing, such
+    as a zero-width space or spaces alone, is left out: its number is not in the list. What spells a special token is
     read as plain text.
 
     Raises GraftuneError for a tokenizer that does not tell where its pieces stand and reads a word otherwise within a
