@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 
 import real_tokenizers as real
 from graftune.datasets import Row
-from graftune.errors import GraftuneError
 from graftune.inference.generation import write
 from graftune.model.adapted import AdaptedModel
 from graftune.tasks import Translate
 from graftune.tasks.features import PromptEncoder
-from graftune.tasks.targets import decoder_start, target_form, target_ids, with_languages
+from graftune.tasks.targets import target_ids, with_languages
 
 LAYERS = {
     "d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 1, "decoder_attention_heads": 1,
@@ -120,34 +119,5 @@ def test_generation_starts_as_training_does(case):
     handle.remove()
     labels = task.answer(Row("a b", "a", 1))
     assert seen[0][0].tolist() == task.targets.decoder_inputs(labels)[:1]
-    if task.targets.before:
+    if task.targets.opening:
         assert seen[1][0, -1].item() == labels[0]
-
-
-def test_text_that_spells_a_special_token_stays_text():
-    tokenizer = real.t5()
-    assert target_ids(tokenizer, "a </s> b").count(1) == 1
-    assert target_ids(tokenizer, "a </s> b")[-1] == 1
-
-
-def test_languages_are_checked_and_the_users_tokenizer_is_not_changed():
-    tokenizer = real.nllb()
-    before = tokenizer("a b").input_ids
-    with pytest.raises(GraftuneError, match="did you mean 'deu_Latn'"):
-        with_languages(tokenizer, "eng_Latn", "deu_Lat")
-    told = with_languages(tokenizer, "fra_Latn", "deu_Latn")
-    assert told("a b").input_ids[0] == told.convert_tokens_to_ids("fra_Latn")
-    assert tokenizer("a b").input_ids == before
-    assert tokenizer.tgt_lang is None
-    with pytest.raises(GraftuneError, match="told the language of the targets"):
-        with_languages(tokenizer, None, None)
-    with pytest.raises(GraftuneError, match="knows no languages"):
-        with_languages(real.t5(), "en", "de")
-
-
-def test_a_config_without_a_start_token_takes_what_its_kind_uses_and_else_says_what_to_set():
-    assert decoder_start(t.T5Config(pad_token_id=0)) == 0
-    assert target_form(real.t5(), t.T5Config(pad_token_id=0)).start == 0
-    empty = t.T5Config(pad_token_id=None)
-    with pytest.raises(GraftuneError, match=r"which token starts its decoder[\s\S]*config.json"):
-        decoder_start(empty)

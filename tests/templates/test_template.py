@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graftune.errors import GraftuneError
-from graftune.templates.nesting import composed
-from graftune.templates.template import Template, shared, special_tokens, tokens
+from graftune.templates.template import Template, composed, shared, special_tokens, tokens
 from tasks.conftest import byte_level
 
 FIRST = 1000
@@ -156,6 +155,13 @@ def test_a_mask_stands_as_the_tokenizers_own_token():
         Template("{input} {mask}").encode(TOKENIZERS[0], "x", FIRST)
 
 
+def test_a_separator_is_a_new_line_in_plain_text():
+    template = Template("{premise}{sep}{hypothesis}? {mask}")
+    assert template.has_separator and not Template("{{sep}} {input}").has_separator
+    assert template.written({"premise": "a", "hypothesis": "b"}, "yes") == "a\nb? yes"
+    assert template.until_mask() == Template("{premise}{sep}{hypothesis}?")
+
+
 def test_a_model_that_writes_from_left_to_right_reads_up_to_the_mask():
     assert Template("{input} It was {mask}.").until_mask() == Template("{input} It was")
     assert Template("{{mask}} {input}").until_mask() == Template("{{mask}} {input}")
@@ -170,6 +176,7 @@ def test_a_model_that_writes_from_left_to_right_reads_up_to_the_mask():
         ("{input}", "{input}", "{input}"),
         ("{P:2}{input}{P:1}", "{input} It was {mask}.", "{P:2}{input}{P:1} It was {mask}."),
         ("{P:2}{input}", "{premise}? {mask}, {hypothesis}", "{P:2}{premise}? {mask}, {hypothesis}"),
+        ("{P:2}{input}", "{premise}{sep}{hypothesis}", "{P:2}{premise}{sep}{hypothesis}"),
         ("{P:2}{text}{P:1}{mask}", "{input} It was {mask}.", "{P:2}{text}{P:1}{mask}"),
         ("say {{input}} {input}", "{{input}} {input}!", "{{input}} say {{input}} {input}!"),
     ],
@@ -203,11 +210,9 @@ def test_errors(text, parts):
 
 def test_a_tokenizer_that_changes_the_text_is_refused():
     class Odd:
-        def __len__(self):
-            return 3
-
         def __call__(self, text, add_special_tokens=True, **options):
-            return type("Ids", (), {"input_ids": [1, 2] if add_special_tokens else [3]})
+            ids = [1, 2] if add_special_tokens else [3]
+            return type("Ids", (), {"input_ids": ids if isinstance(text, str) else [ids for _ in text]})
 
     with pytest.raises(GraftuneError, match="special tokens"):
         special_tokens(Odd())

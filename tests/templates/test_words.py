@@ -1,66 +1,122 @@
-"""Words as lists: never glued, never shifted, on tokenizers of every kind."""
+"""Words and their pieces: as the tokenizer itself reads the words with spaces between them."""
 
 from __future__ import annotations
 
+import importlib.resources
+
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-import real_tokenizers as real
-from graftune import bases
+from graftune.errors import GraftuneError
 from graftune.templates.words import words_ids
+from real_tokenizers import SENTENCES, TOKENIZERS
+from templates.test_tokens import own, spells_none
 
-WORD = st.text(st.characters(exclude_categories=["Cs", "Zs", "Cc", "Cf", "Zl", "Zp"]), min_size=1, max_size=6)
+#: Tokenizers that read every word by itself: what they say with is_split_into_words is what a sentence gives.
+SPLITTING = ["bert", "roberta_prefix", "t5", "xlm_roberta", "mbart", "xlnet"]
+BYTE_LEVEL = ["gpt2", "roberta", "modernbert", "llama3"]
+BASES = [
+    AutoTokenizer.from_pretrained(str(importlib.resources.files("graftune.bases") / name))
+    for name in ("tiny_encoder", "tiny_decoder")
+]
+
+letters = st.text("aeinrstAlü茶喜шו", min_size=1, max_size=6)
+anything = st.one_of(
+    st.sampled_from(" ".join(SENTENCES).split()),
+    st.sampled_from(
+        ["\u200b", "\u00ad", "\x01", "e\u0301", "👩\u200d🚀", "\u202eab", "½", "''", "n't", ".", "[MASK]", "</s>"]
+    ),
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6),
+)
+sentences = st.lists(anything, max_size=7)
+names = st.sampled_from(sorted(TOKENIZERS))
 
 
-KINDS = {
-    **{kind.__name__: kind for kind in (real.gpt2, real.llama3, real.roberta, real.bert, real.t5, real.llama2)},
-    "tiny-encoder": lambda: AutoTokenizer.from_pretrained(bases.path("tiny-encoder")),
-    "tiny-decoder": lambda: AutoTokenizer.from_pretrained(bases.path("tiny-decoder")),
-}
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def tokenizer(request):
-    return KINDS[request.param]()
-
-
-@given(words=st.lists(st.one_of(WORD, st.sampled_from(["Anna", "</s>", "[SEP]", "lives"])), min_size=1, max_size=8))
-def test_tokens_are_those_of_the_joined_text_and_words_come_in_order(tokenizer, words):
+@given(names, sentences)
+def test_the_ids_are_those_of_the_words_with_spaces_between_them(name, words):
+    tokenizer = TOKENIZERS[name]()
+    words = [word for word in words if word.split() == [word] and tokenizer.decode(own(tokenizer, word)).strip()]
+    assume(spells_none(tokenizer, " ".join(words)))
     ids, numbers = words_ids(tokenizer, words)
-    own = tokenizer(" ".join(words), add_special_tokens=False, split_special_tokens=True)
-    specials = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
-    assert not specials & set(ids)
-    if not specials & set(own.input_ids):  # a unigram model finds its own control tokens in the text
-        assert ids == own.input_ids
-    known = [number for number in numbers if number is not None]
-    assert known == sorted(known)
+    assert ids == own(tokenizer, " ".join(words))
     assert len(numbers) == len(ids)
-    # each word by itself: its own characters lead back to it
-    text = " ".join(words)
-    starts = [len(" ".join(words[:n])) + (n > 0) for n in range(len(words))]
-    for n, (start, word) in enumerate(zip(starts, words, strict=True)):
-        token = own.char_to_token(start)
-        if token is not None and ids == own.input_ids and text[start : start + len(word)] == word:
-            assert numbers[token] is not None
-            assert numbers[token] <= n
+    assert numbers == sorted(numbers)
 
 
-def test_words_are_not_glued(tokenizer):
+@given(st.sampled_from(SPLITTING), st.lists(letters, min_size=1, max_size=6))
+def test_the_numbers_are_those_of_the_tokenizer(name, words):
+    tokenizer = TOKENIZERS[name]()
+    wanted = tokenizer(words, is_split_into_words=True, add_special_tokens=False)
+    assert words_ids(tokenizer, words) == (wanted.input_ids, wanted.word_ids())
+
+
+@given(
+    st.sampled_from([*(TOKENIZERS[name]() for name in BYTE_LEVEL), *BASES]), st.lists(letters, min_size=1, max_size=6)
+)
+def test_no_words_are_glued_on_byte_level_tokenizers(tokenizer, words):
+    pieces = [own(tokenizer, f" {word}" if place else word) for place, word in enumerate(words)]
+    numbers = [place for place, ids in enumerate(pieces) for _ in ids]
+    assert words_ids(tokenizer, words) == ([index for ids in pieces for index in ids], numbers)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_two_words_are_two_words(name):
+    tokenizer = TOKENIZERS[name]()
     ids, numbers = words_ids(tokenizer, ["Anna", "lives"])
-    assert ids == tokenizer("Anna lives", add_special_tokens=False).input_ids
-    assert set(numbers) - {None} == {0, 1}
-    text = tokenizer.decode(ids, clean_up_tokenization_spaces=False).strip().lower()
-    assert " " in text or "##" not in text
+    assert ids == own(tokenizer, "Anna lives") != own(tokenizer, "Annalives")
+    first = len(own(tokenizer, "Anna"))
+    assert numbers == [0] * first + [1] * (len(ids) - first)
 
 
-@pytest.mark.parametrize("nothing", ["\u200b", "\u00ad", "\x07"])
-def test_a_word_without_tokens_shifts_no_other(tokenizer, nothing):
-    ids, numbers = words_ids(tokenizer, ["Anna", nothing, "lives", "in"])
-    firsts = {number: ids[numbers.index(number)] for number in set(numbers) - {None}}
-    plain_ids, plain_numbers = words_ids(tokenizer, ["Anna", "lives", "in"])
-    plain = {number: plain_ids[plain_numbers.index(number)] for number in set(plain_numbers) - {None}}
-    assert firsts[0] == plain[0]
-    assert firsts[3] == plain[2]
-    assert 2 in firsts
+@given(names, sentences)
+def test_no_word_takes_the_number_of_another(name, words):
+    """A word's pieces are found whatever stands around it, and words without pieces count."""
+    tokenizer = TOKENIZERS[name]()
+    _, numbers = words_ids(tokenizer, [*words, "\u200b", "", "Anna", " ", "\x01", "in"])
+    place = len(words)
+    assert {place + 2, place + 5} <= set(numbers)
+    assert not {place + 1, place + 3} & set(numbers)
+    assert numbers.count(place + 5) == len(own(tokenizer, "a in")) - len(own(tokenizer, "a"))
+
+
+@pytest.mark.parametrize("word", ["\u200b", "\u00ad", "\x01"])
+def test_a_word_that_bert_leaves_out_has_no_piece(word):
+    tokenizer = TOKENIZERS["bert"]()
+    assert tokenizer.tokenize(word) == []
+    ids, numbers = words_ids(tokenizer, ["Anna", word, "lives"])
+    assert tokenizer.convert_ids_to_tokens(ids) == ["anna", "lives"]
+    assert numbers == [0, 2]
+
+
+def test_every_chinese_character_begins_like_a_word():
+    words = list("喝茶。")
+    for name, pieces in {
+        "bert": ["喝", "茶", "。"],
+        "xlm_roberta": ["▁", "喝", "▁", "茶", "▁", "。"],
+    }.items():
+        tokenizer = TOKENIZERS[name]()
+        ids, numbers = words_ids(tokenizer, words)
+        assert ids == tokenizer(words, is_split_into_words=True, add_special_tokens=False).input_ids
+        assert numbers == sorted(list(range(3)) * (len(pieces) // 3))
+        known = [token for token in pieces if token in tokenizer.get_vocab()]
+        assert [token for token in tokenizer.convert_ids_to_tokens(ids) if token != tokenizer.unk_token] == known
+
+
+def test_no_words_have_no_pieces():
+    for build in TOKENIZERS.values():
+        assert words_ids(build(), []) == ([], [])
+        assert words_ids(build(), ["", " "]) == ([], [])
+
+
+def test_a_tokenizer_that_reads_a_word_otherwise_in_a_sentence_and_tells_no_places_is_refused():
+    class Counting:
+        def __call__(self, text, **options):
+            return type("Ids", (), {"input_ids": [[len(one)] for one in text]})
+
+        def decode(self, ids):
+            return "?"
+
+    with pytest.raises(GraftuneError, match="a fast tokenizer"):
+        words_ids(Counting(), ["a", "b"])

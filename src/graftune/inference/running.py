@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -63,7 +64,11 @@ def to_device(batch: Batch, model: AdaptedModel) -> Batch:
             return {name: moved(one) for name, one in value.items()}
         return value.to(device) if isinstance(value, Tensor) else value
 
-    found = {name: moved(value) for name, value in batch.items()}
+    # Some tokenizers tell the types of tokens to bases that do not take any.
+    taken = [
+        name for name in batch if name != "token_type_ids" or name in inspect.signature(model.base.forward).parameters
+    ]
+    found = {name: moved(batch[name]) for name in taken}
     if "pixel_values" in found:  # a table of embeddings gives its own precision; pixels come in float32
         found["pixel_values"] = found["pixel_values"].to(model.base.dtype)
     return found

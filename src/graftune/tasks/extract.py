@@ -19,10 +19,9 @@ from graftune.tasks import metrics
 from graftune.tasks.batches import inputs
 from graftune.tasks.bound import Batch, BoundTask, Evaluation
 from graftune.tasks.features import Features, PromptEncoder
-from graftune.tasks.spans import best_span, best_threshold, located, positions
+from graftune.tasks.spans import best_span, best_threshold, located, located_tokens, positions
 from graftune.tasks.task import Task
 from graftune.tasks.windows import room_for, windows
-from graftune.templates.tokens import text_offsets
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class BoundExtract(BoundTask):
         task = self.task
         encoder = replace(encoder, max_length=min(task.window, encoder.max_length or task.window))
         text = row.columns[task.context]
-        tokens, places = text_offsets(encoder.processor, text)
+        tokens, places = located_tokens(encoder.processor, text)
         offsets = [[start, end] for start, end in places]
         answer = located(row.target, text)
         found = []

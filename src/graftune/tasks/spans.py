@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from graftune.datasets.values import Answer
+from graftune.errors import GraftuneError
 from graftune.tasks import metrics
+from graftune.templates.tokens import reader
 
 
 def located(answers: Sequence[Answer], text: str) -> tuple[int, int] | None:
@@ -24,6 +27,23 @@ def located(answers: Sequence[Answer], text: str) -> tuple[int, int] | None:
         if at >= 0:
             return at, at + len(answer.text)
     return None
+
+
+def located_tokens(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """The tokens of a text, and the characters (start, end) of each.
+
+    Raises GraftuneError for a tokenizer that does not tell where its tokens stand.
+    """
+    read = reader(tokenizer)
+    offsets = read.offsets(text)
+    if offsets is None:
+        raise GraftuneError(
+            "extraction needs to know where tokens stand in the text",
+            received=f"{type(tokenizer).__name__}, a tokenizer that does not tell",
+            expected="a fast tokenizer (tokenizer.json)",
+            do="save the base with its fast tokenizer",
+        )
+    return read.ids([text])[0], offsets
 
 
 def positions(answer: tuple[int, int] | None, offsets: Sequence[Sequence[int]], start: int) -> list[int]:

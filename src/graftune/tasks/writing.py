@@ -66,13 +66,13 @@ class BoundWriting(BoundTask):
     def __init__(self, task: WritingTask, config: Any, processor: Any) -> None:
         super().__init__(task, config, processor)
         self.is_encoder_decoder: bool = config.is_encoder_decoder
-        self.targets = target_form(processor, config) if self.is_encoder_decoder else None
+        self.targets = target_form(processor, config)
 
     @property
     def end(self) -> int:
         """The token that ends a text that is trained on. Raises GraftuneError where the tokenizer has none."""
-        if self.targets is not None and self.targets.end is not None:
-            return self.targets.end
+        if self.targets is not None and self.targets.closing:
+            return self.targets.closing[0]
         if self.processor.eos_token_id is None:
             raise GraftuneError(
                 "the tokenizer has no end-of-text token",
@@ -104,15 +104,15 @@ class BoundWriting(BoundTask):
         if self.targets is None:
             return [*text_ids(self.processor, text), self.end]
         ids = target_ids(self.processor, text)
-        return ids if self.targets.after else [*ids, self.end]
+        return ids if self.targets.closing else [*ids, self.end]
 
     @property
     def fixed_settings(self) -> dict[str, int]:
         """What generation has to begin with, so that it is what was trained."""
         if self.targets is None:
             return {}
-        before = {"forced_bos_token_id": self.targets.before[0]} if self.targets.before else {}
-        return {"decoder_start_token_id": self.targets.start, **before}
+        first = {"forced_bos_token_id": self.targets.opening[0]} if self.targets.opening else {}
+        return {"decoder_start_token_id": self.targets.start, **first}
 
     def target_length(self, row: Row) -> int:
         """How many tokens the row's target has, the end of text included."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from graftune.errors import GraftuneError, unknown
 
@@ -41,7 +40,7 @@ class Mask:
 
 @dataclass(frozen=True)
 class Separator:
-    """What joins two texts."""
+    """Where the first text of a pair ends and the second begins."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +71,8 @@ def parse(text: str) -> list[Segment]:
             )
         if slot is None:
             segments.append(Words(piece[0] if piece in ("{{", "}}") else piece))
-        elif slot == "mask":
-            segments.append(Mask())
-        elif slot == "sep":
-            segments.append(Separator())
+        elif slot in ("mask", "sep"):
+            segments.append(Mask() if slot == "mask" else Separator())
         elif re.fullmatch(r"\w[\w .-]*", slot) and slot.upper() != "P":
             segments.append(Column(slot))
         else:
@@ -100,9 +97,9 @@ def _virtual(slot: str) -> Virtual:
 def joined(segments: Iterable[Segment]) -> list[Segment]:
     """The same segments with neighbouring words made one."""
     found: list[Segment] = []
-    for words, group in groupby(segments, key=lambda segment: isinstance(segment, Words)):
-        if words:
-            found.append(Words("".join(segment.text for segment in group if isinstance(segment, Words))))
+    for segment in segments:
+        if isinstance(segment, Words) and found and isinstance(found[-1], Words):
+            found[-1] = Words(found[-1].text + segment.text)
         else:
-            found.extend(group)
+            found.append(segment)
     return found

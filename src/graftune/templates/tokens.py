@@ -1,143 +1,232 @@
-"""Tokens of text: what a tokenizer adds around it, what joins two texts, and data that spells a special token."""
+"""Tokens of texts. What a user writes in a template may spell special tokens and mean them; data never does.
+
+A special token that is meant stands in a text as a mark that no data can spell (`marked`). Texts are read by a twin of
+the tokenizer's Rust backend in which special tokens are called by their marks; all else is the tokenizer's own, which
+is not touched. Tokenizers without such a backend are called.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
-from weakref import WeakKeyDictionary
+import json
+import re
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+from weakref import WeakKeyDictionary, proxy
 
-from graftune.errors import GraftuneError
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
-T = TypeVar("T")
-
-_KNOWN: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
-
-
-def once(tokenizer: Any, name: str, ask: Callable[[], T]) -> T:
-    """What is asked of a tokenizer once, as long as it has the same tokens."""
-    key = name, len(tokenizer)
-    found = _KNOWN.setdefault(tokenizer, {})
-    if key not in found:
-        found[key] = ask()
-    answer: T = found[key]
-    return answer
-
-
-def tokens(tokenizer: Any, text: str) -> list[int]:
-    """The ids of a text without special tokens around it; what spells a special token becomes it."""
-    # Lengths are the template's concern; the tokenizer's own warning would only repeat or mislead.
-    return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids) if text else []
+_SECRET = secrets.token_hex(16)
+_MARK = re.compile(rf"{_SECRET}i([0-9]+)x")
+_KEPT = 1000  # template words whose marked form is remembered
 
 
 def text_ids(tokenizer: Any, text: str) -> list[int]:
-    """The ids of a text of the data: what spells a special token stays text, and never becomes the control token."""
-    if not text or not spells_special(tokenizer, text):
-        return tokens(tokenizer, text)
-    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
-    return [piece for token in ids for piece in spelled_out(tokenizer, token)]
+    """The ids of a text without special tokens; what spells a special token in it is read as plain text."""
+    return reader(tokenizer).ids([text])[0]
 
 
-def text_offsets(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """As `text_ids` of a fast tokenizer, and the characters (start, end) of each id."""
-    told = tokenizer(
-        text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
-    )
-    ids: list[int] = []
-    offsets: list[tuple[int, int]] = []
-    for token, (start, end) in zip(told["input_ids"], told["offset_mapping"], strict=True):
-        pieces = spelled_out(tokenizer, token)
-        ids += pieces
-        offsets += [(start, end)] if len(pieces) == 1 else [(start, end)] * len(pieces)
-    return ids, offsets
+def tokens(tokenizer: Any, text: str) -> list[int]:
+    """The ids of a text without those that the tokenizer adds; what spells a special token in it becomes that token."""
+    found = reader(tokenizer)
+    return found.ids([found.marked(text)])[0]
 
 
-def spelled_out(tokenizer: Any, token: int) -> list[int]:
-    """The token itself, or of a control token the ones of its letters.
-
-    A unigram vocabulary holds control tokens among its pieces, so that its model finds them in any text.
-    """
-    if token not in once(tokenizer, "controls", lambda: set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}):
-        return [token]
-    found: list[int] = []
-    for letter in str(tokenizer.convert_ids_to_tokens(token)):
-        alone = tokenizer.convert_tokens_to_ids(letter)
-        encoded = [tokenizer.convert_tokens_to_ids(f"<0x{byte:02X}>") for byte in letter.encode()]
-        unknown = (None, tokenizer.unk_token_id)
-        found += [alone] if alone not in unknown or any(byte in unknown for byte in encoded) else encoded
-    return [piece for piece in found if piece is not None]
+def whole(text: str) -> str:
+    """The text with U+FFFD for halves of surrogate pairs, which JSON can hold and no tokenizer can read."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
-def spells_special(tokenizer: Any, text: str) -> bool:
-    """Whether some part of the text would become a special token."""
-    return any(special in text for special in once(tokenizer, "specials", lambda: _specials(tokenizer)))
+@contextmanager
+def untouched(tokenizer: Any) -> Iterator[None]:
+    """Keep what the tokenizer's backend says of truncation and padding, which every call of the tokenizer changes."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        yield
+        return
+    truncation, padding, split = backend.truncation, backend.padding, backend.encode_special_tokens
+    try:
+        yield
+    finally:
+        if truncation:
+            backend.enable_truncation(**truncation)
+        if padding:
+            backend.enable_padding(**padding)
+        backend.encode_special_tokens = split
 
 
-def _specials(tokenizer: Any) -> tuple[str, ...]:
-    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
-    return tuple({*tokenizer.all_special_tokens, *(token.content for token in added if token.special)} - {""})
+class Reader(ABC):
+    """How a tokenizer reads texts. `marks` has the mark of each special token."""
+
+    def __init__(self, marks: Mapping[str, str]) -> None:
+        self.marks = marks
+        longest_first = sorted(marks, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        self._marked: dict[str, str] = {}
+
+    def marked(self, words: str) -> str:
+        """The same words, with each special token that they spell marked as meant."""
+        if words not in self._marked:
+            if len(self._marked) == _KEPT:
+                self._marked.clear()
+            self._marked[words] = self._pattern.sub(lambda match: self.marks[match.group()], words)
+        return self._marked[words]
+
+    def ids(self, texts: Sequence[str], *, target: bool = False) -> list[list[int]]:
+        """The ids of texts, each of marked words and of data; `target`: as a decoder's."""
+        texts = [whole(text) for text in texts]
+        wanted = [text for text in texts if text]
+        found = iter(self.encode(wanted, target)) if wanted else iter(())
+        return [next(found) if text else [] for text in texts]
+
+    @abstractmethod
+    def encode(self, texts: Sequence[str], target: bool) -> list[list[int]]:
+        """The ids of texts of at least one character."""
+
+    @abstractmethod
+    def decoded(self, ids: Sequence[int]) -> str:
+        """The text that ids stand for."""
+
+    @cached_property
+    def space(self) -> str | None:
+        """What makes a word alone read as within a sentence: a space before it, nothing; None if neither does."""
+        words = ("a", "b", "a", "cd")
+        for space in (" ", ""):
+            together, *alone = self.ids([" ".join(words), words[0], *(space + word for word in words[1:])])
+            if together == [index for ids in alone for index in ids]:
+                return space
+        return None
+
+    def offsets(self, text: str) -> list[tuple[int, int]] | None:
+        """The first and last character (exclusive) of each of the text's tokens; None where that is not known."""
+        return None
 
 
-def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """The ids that the tokenizer puts before and after a text, such as ([CLS], [SEP]).
+class Twin(Reader):
+    """By a copy of the backend."""
 
-    Raises GraftuneError for a tokenizer that changes the text itself when it adds them.
-    """
-    return once(tokenizer, "around", lambda: _around(tokenizer))
+    def __init__(self, content: dict[str, Any], special: Iterable[str], *, split: bool) -> None:
+        marks = {t["content"]: _mark(t["id"]) for t in content["added_tokens"] if t["content"] in special}
+        super().__init__({} if split else marks)
+        self._backend = Tokenizer.from_str(json.dumps(_renamed(content, marks)))
 
+    def encode(self, texts: Sequence[str], target: bool) -> list[list[int]]:
+        if len(texts) == 1:
+            return [self._backend.encode(texts[0], add_special_tokens=False).ids]
+        return [found.ids for found in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
 
-def _around(tokenizer: Any) -> tuple[list[int], list[int]]:
-    whole, plain = list(tokenizer("a").input_ids), tokens(tokenizer, "a")
-    start = _place(whole, plain, 0)
-    return whole[:start], whole[start + len(plain) :]
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        offsets: list[tuple[int, int]] = self._backend.encode(text, add_special_tokens=False).offsets if text else []
+        return offsets
 
-
-def _place(whole: list[int], plain: list[int], least: int) -> int:
-    for start in range(least, len(whole) - len(plain) + 1):
-        if whole[start : start + len(plain)] == plain:
-            return start
-    raise GraftuneError(
-        "cannot tell the tokenizer's special tokens from the text",
-        received=f"{whole} with and {plain} without special tokens",
-        expected="the same ids for the text in both",
-        do="use the tokenizer that belongs to the base",
-    )
+    def decoded(self, ids: Sequence[int]) -> str:
+        return str(self._backend.decode(ids, skip_special_tokens=False))
 
 
-class PairForm(NamedTuple):
-    """How a tokenizer joins two texts: the ids before, between and after them, and the type of each part.
+class Called(Reader):
+    """By calls of the tokenizer."""
 
-    ``between`` is empty where the tokenizer has no form for pairs; the types are None where bases are not told.
-    """
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = proxy(tokenizer)
+        names = list(getattr(tokenizer, "all_special_tokens", []))
+        ids = {name: tokenizer.convert_tokens_to_ids(name) for name in names}
+        super().__init__({name: _mark(index) for name, index in ids.items()})
+        # The token for what is unknown says nothing of the text, unless it is another one as well.
+        self._special = {index for name, index in ids.items() if name != tokenizer.unk_token}
 
-    opening: list[int]
-    between: list[int]
-    closing: list[int]
-    types: tuple[int, list[int], int] | None
+    def encode(self, texts: Sequence[str], target: bool) -> list[list[int]]:
+        parts = [list(self._parts(text)) for text in texts]
+        stretches = [part for own in parts for part in own if isinstance(part, str)]
+        found = iter(self._read(stretches, target))
+        return [
+            [index for part in own for index in (next(found) if isinstance(part, str) else [part])] for own in parts
+        ]
 
-    def type_ids(self, split: int, length: int) -> list[int] | None:
-        """The type of each of ``length`` ids whose part between the texts starts at ``split``."""
-        if self.types is None:
-            return None
-        first, between, second = self.types
-        return [first] * split + between + [second] * (length - split - len(between))
+    def decoded(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(ids))
+
+    def _parts(self, text: str) -> Iterator[str | int]:
+        """The special tokens' ids, and the text between them, which such tokenizers read by itself."""
+        stretch, *rest = _MARK.split(text)
+        for index, following in zip(map(int, rest[::2]), rest[1::2], strict=True):
+            token = self._tokenizer.added_tokens_decoder.get(index)
+            yield stretch.rstrip() if getattr(token, "lstrip", False) else stretch
+            yield index
+            stretch = following.lstrip() if getattr(token, "rstrip", False) else following
+        yield stretch
+
+    def _read(self, texts: Sequence[str], target: bool) -> list[list[int]]:
+        def called(chosen: list[int], **options: Any) -> list[list[int]]:
+            given = {"text_target" if target else "text": [texts[i] for i in chosen], **options}
+            ids = self._tokenizer(**given, add_special_tokens=False, verbose=False).input_ids if chosen else []
+            return [list(own) for own in ids]
+
+        found: list[list[int]] = [[] for _ in texts]
+        with untouched(self._tokenizer):
+            full = [i for i, text in enumerate(texts) if text]
+            for i, ids in zip(full, called(full), strict=True):
+                found[i] = ids
+            spelled = [i for i in full if not self._special.isdisjoint(found[i])]
+            for i, ids in zip(spelled, called(spelled, split_special_tokens=True), strict=True):
+                found[i] = ids
+        return found
 
 
-def pair_form(tokenizer: Any) -> PairForm:
-    """The form of two texts, as `tokenizer(first, second)` has it."""
-    return once(tokenizer, "pair", lambda: _pair_form(tokenizer))
+_READERS: WeakKeyDictionary[Any, tuple[int, Reader]] = WeakKeyDictionary()
 
 
-def _pair_form(tokenizer: Any) -> PairForm:
-    told = tokenizer("a", "b")
-    whole = list(told["input_ids"])
-    first, second = tokens(tokenizer, "a"), tokens(tokenizer, "b")
-    start = _place(whole, first, 0)
-    middle = start + len(first)
-    after = _place(whole, second, middle)
-    types = told.get("token_type_ids") if "token_type_ids" in tokenizer.model_input_names else None
-    return PairForm(
-        whole[:start],
-        whole[middle:after],
-        whole[after + len(second) :],
-        None if types is None else (types[start], list(types[middle:after]), types[after]),
-    )
+def reader(tokenizer: Any) -> Reader:
+    """How this tokenizer reads texts: made once, and again when tokens were added to the tokenizer."""
+    size = len(tokenizer) if hasattr(tokenizer, "__len__") else 0
+    known = _READERS.get(tokenizer)
+    if known is None or known[0] != size:
+        _READERS[tokenizer] = known = size, _reader(tokenizer)
+    return known[1]
+
+
+def _reader(tokenizer: Any) -> Reader:
+    # A class that encodes in its own way does more than its backend, and parts written in Python cannot be copied.
+    if getattr(type(tokenizer), "_encode_plus", None) is not PreTrainedTokenizerFast._encode_plus:
+        return Called(tokenizer)
+    try:
+        content = json.loads(tokenizer.backend_tokenizer.to_str())
+    except Exception as error:  # the backend has no narrower one
+        if "cannot be serialized" not in str(error):
+            raise
+        return Called(tokenizer)
+    special = {token["content"] for token in content["added_tokens"] if token["special"]}
+    return Twin(content, special | set(tokenizer.all_special_tokens), split=tokenizer.split_special_tokens)
+
+
+def _mark(index: int) -> str:
+    return f"{_SECRET}i{index}x"
+
+
+def _renamed(content: dict[str, Any], marks: Mapping[str, str]) -> dict[str, Any]:
+    """A tokenizer.json in which special tokens are called by their marks, so that nothing else can become them."""
+    for token in content["added_tokens"]:
+        if token["content"] in marks:
+            token |= {"content": marks[token["content"]], "single_word": False, "special": True}
+    model = content["model"]
+    if isinstance(model["vocab"], dict):
+        model["vocab"] = {marks.get(word, word): index for word, index in model["vocab"].items()}
+    else:
+        model["vocab"] = [[marks.get(word, word), score] for word, score in model["vocab"]]
+    if "unk_token" in model:
+        model["unk_token"] = marks.get(model["unk_token"], model["unk_token"])
+    if "merges" in model:
+        inner = model.get("continuing_subword_prefix") or ""
+        model["merges"] = [
+            (left, right)
+            for left, right in model["merges"]
+            if marks.keys().isdisjoint((left, right, left + right.removeprefix(inner)))
+        ]
+    return {**content, "truncation": None, "padding": None, "post_processor": None}

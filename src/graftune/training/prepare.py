@@ -16,8 +16,7 @@ from graftune.methods.method import Method
 from graftune.tasks import registry
 from graftune.tasks.bound import BoundTask
 from graftune.tasks.task import Task
-from graftune.templates.nesting import composed
-from graftune.templates.template import Template
+from graftune.templates.template import Template, composed
 from graftune.training.recipe import Recipe
 from graftune.training.tables import Tables
 
