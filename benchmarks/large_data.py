@@ -1,0 +1,124 @@
+"""Training on more data than memory holds: time to the first step and memory, against `datasets` tokenising alone.
+
+    python benchmarks/large_data.py --gigabytes 10 --folder DIR --out docs/results/large-data.csv
+
+The rows are the sample grammar's, each with its number, so that no two are alike. Each side is a process of its own with an
+empty cache; both use the same number of processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+import typer
+from sides.records import Records
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+from sample_data import table_to_text
+
+BASELINE = """
+import sys
+from datasets import load_dataset
+from transformers import AutoTokenizer
+from graftune import bases
+tokenizer = AutoTokenizer.from_pretrained(bases.path("tiny-decoder"))
+rows = load_dataset("json", data_files=sys.argv[1], split="train", num_proc=int(sys.argv[2]))
+def encode(batch):
+    return {"ids": tokenizer(batch["table"]).input_ids, "labels": tokenizer(batch["text"]).input_ids}
+rows.map(encode, batched=True, num_proc=int(sys.argv[2]), remove_columns=rows.column_names)
+"""
+TRAIN = """
+import sys
+import graftune as gt
+gt.train("tiny-decoder", gt.LoRA(), train=sys.argv[1], eval=sys.argv[2], eval_rows=8, max_steps=20, batch_size=8,
+         processes=int(sys.argv[3]), out=sys.argv[4], generate={"max_new_tokens": 4})
+"""
+
+
+def write(file: Path, size: float) -> int:
+    """A JSON Lines file of that many bytes; the number of its rows."""
+    rows = table_to_text("train", 20_000)
+    number = 0
+    with file.open("w", encoding="utf-8") as out:
+        while out.tell() < size:
+            for row in rows:
+                out.write(json.dumps({"table": f"number : {number} | {row['table']}", "text": row["text"]}) + "\n")
+                number += 1
+    return number
+
+
+def measured(code: str, *arguments: object, cache: Path, until: Path | None = None) -> dict[str, float]:
+    """Seconds of a process and until ``until`` has a line, and the peaks of its resident memory, in GiB.
+
+    ``private`` leaves out pages of files, which the system takes back when it needs them, and adds up all processes.
+    """
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(cache), "HF_HOME": str(cache), "OMP_NUM_THREADS": "1"}
+    began = time.monotonic()
+    process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], env=environment)
+    peaks = {"private": 0.0}
+    first: list[float] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.5):
+            try:
+                own = psutil.Process(process.pid)
+                family = [own, *own.children(recursive=True)]
+                private = sum(one.memory_full_info().uss for one in family) / 2**30
+            except psutil.Error:
+                continue
+            peaks["private"] = max(peaks["private"], private)
+            if until is not None and not first and until.exists() and until.stat().st_size:
+                first.append(time.monotonic() - began)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    code_of_exit = process.wait()
+    done.set()
+    watcher.join()
+    if code_of_exit:
+        raise RuntimeError(f"a side has ended with {code_of_exit}")
+    return {"seconds": time.monotonic() - began, "first_step": first[0] if first else float("nan"), **peaks}
+
+
+def main(
+    folder: Annotated[
+        Path, typer.Option(help="Where the data and the caches are written; it needs about four times their size.")
+    ],
+    out: Annotated[Path, typer.Option(help="The csv.")],
+    gigabytes: Annotated[float, typer.Option(min=0.001, help="Size of the data.")] = 10.0,
+    processes: Annotated[int, typer.Option(min=1, help="Processes of both sides.")] = 2,
+) -> None:
+    """Write the data, run a small run, the large run and the baseline, and write the csv."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data, small = folder / "data.jsonl", folder / "small.jsonl"
+    rows = write(data, gigabytes * 1e9)
+    write(small, 1e5)
+    records = Records(out)
+    for side, file in (("graftune, 100 kB", small), ("graftune", data)):
+        run = folder / side.replace(", ", "-").replace(" ", "")
+        found = measured(
+            TRAIN, file, small, processes, run, cache=folder / f"cache-{run.name}", until=run / "log.jsonl"
+        )
+        records.add(
+            side=side,
+            rows=rows if file == data else 0,
+            gigabytes=file.stat().st_size / 1e9,
+            processes=processes,
+            **found,
+        )
+    found = measured(BASELINE, data, processes, cache=folder / "cache-datasets")
+    records.add(side="datasets alone", rows=rows, gigabytes=data.stat().st_size / 1e9, processes=processes, **found)
+    typer.echo(out.read_text())
+
+
+if __name__ == "__main__":
+    typer.run(main)
