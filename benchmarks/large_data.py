@@ -2,8 +2,8 @@
 
     python benchmarks/large_data.py --gigabytes 10 --folder DIR --out docs/results/large-data.csv
 
-The rows are the sample grammar's, each with its number, so that no two are alike. Each side is a process of its own with an
-empty cache; both use the same number of processes.
+The rows are the sample grammar's, each with its number, so that no two are alike. Each side is a process of its own
+with an empty cache; both use the same number of processes.
 """
 
 from __future__ import annotations

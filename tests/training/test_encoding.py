@@ -37,6 +37,7 @@ def test_stored_features_are_those_in_memory(tmp_path, monkeypatch, task, proces
     bound = fitted.bind(config, TOKENIZER)
     encoder = PromptEncoder(TOKENIZER, Template(fitted.template), 1000, 96)
     memory = encode_table(table, bound, encoder)
+    assert list(memory.features) == [part for row in table.rows for part in bound.encode(row, encoder)]
     monkeypatch.setattr(encoding, "LARGE", 5)
     disk = encode_table(table, bound, encoder, processes)
     assert isinstance(disk.features, encoding.StoredFeatures)

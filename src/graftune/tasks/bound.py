@@ -60,6 +60,10 @@ class BoundTask(ABC):
         Raises GraftuneError, naming the row's line, when it cannot fit the maximum length.
         """
 
+    def encode_many(self, rows: Sequence[Row], encoder: PromptEncoder) -> list[Sequence[Features]]:
+        """As `encode` for each row; tasks with one text a row have the tokenizer read all texts at once."""
+        return [self.encode(row, encoder) for row in rows]
+
     @abstractmethod
     def collate(self, features: Sequence[Features], width: int = 0) -> Batch:
         """The tensors of some features, padded on the right to the longest or to `width`, with their `labels`."""

@@ -105,8 +105,13 @@ class BoundClassify(BoundLabels):
 
     def encode(self, row: Row, encoder: PromptEncoder) -> Sequence[Features]:
         """ids = the filled template; one label."""
-        prompt = encoder.fit(row)
-        return [Features(prompt.ids, self.number(row), prompt.truncated, prompt.type_ids)]
+        return self.encode_many([row], encoder)[0]
+
+    def encode_many(self, rows: Sequence[Row], encoder: PromptEncoder) -> list[Sequence[Features]]:
+        return [
+            [Features(prompt.ids, self.number(row), prompt.truncated, prompt.type_ids)]
+            for row, prompt in zip(rows, encoder.fit_many(rows), strict=True)
+        ]
 
     def collate(self, features: Sequence[Features], width: int = 0) -> Batch:
         """`input_ids` and `attention_mask`, int64 (rows, longest or `width`), and `labels`, int64 (rows,)."""

@@ -65,6 +65,16 @@ class PromptEncoder:
                 do="raise the maximum length, shorten the template, or delete the row",
             ) from error
 
+    def fit_many(self, rows: Sequence[Row], *, reserved: Sequence[int] = (), suffix: bool = True) -> list[Encoded]:
+        """As `fit` for each row, with room for ``reserved[i]`` tokens; the tokenizer reads all rows at once."""
+        columns = [row.texts for row in rows]
+        whole = self.template.encode_many(self.processor, columns, self.first_virtual_id, suffix=suffix)
+        found = []
+        for row, encoded, more in zip(rows, whole, reserved or [0] * len(rows), strict=True):
+            fits = self.max_length is None or len(encoded.ids) + more <= self.max_length
+            found.append(encoded if fits else self.fit(row, reserved=more, suffix=suffix))
+        return found
+
 
 def truncation(features: Sequence[Sequence[Features | Encoded]]) -> str:
     """The note that says how many inputs were cut."""

@@ -10,7 +10,7 @@ from graftune.datasets.rows import Row
 from graftune.errors import unknown
 from graftune.tasks import metrics
 from graftune.tasks.bound import BoundTask
-from graftune.tasks.features import PromptEncoder
+from graftune.tasks.features import Features, PromptEncoder
 from graftune.tasks.targets import with_languages
 from graftune.tasks.writing import EXAMPLES_END, BoundWriting, WritingTask
 from graftune.templates.template import Encoded, Template
@@ -78,11 +78,21 @@ class BoundGenerate(BoundWriting):
 
     def prompt(self, row: Row, encoder: PromptEncoder, reserved: int = 0) -> Encoded:
         """What the model reads before it writes, with room for `reserved` tokens within the maximum length."""
+        return self.prompts([row], encoder, [reserved])[0]
+
+    def prompts(self, rows: Sequence[Row], encoder: PromptEncoder, reserved: Sequence[int]) -> list[Encoded]:
+        """As `prompt` for each row."""
         if self.is_encoder_decoder:
-            return encoder.fit(row)
+            return encoder.fit_many(rows)
         separator = tokens(self.processor, self.task.separator)
-        prompt = encoder.fit(row, reserved=len(separator) + reserved, suffix=False)
-        return prompt._replace(ids=prompt.ids + separator)
+        room = [len(separator) + more for more in reserved]
+        found = encoder.fit_many(rows, reserved=room, suffix=False)
+        return [prompt._replace(ids=prompt.ids + separator) for prompt in found]
+
+    def encode_many(self, rows: Sequence[Row], encoder: PromptEncoder) -> list[Sequence[Features]]:
+        answers = self.many_targets([row.target for row in rows])
+        prompts = self.prompts(rows, encoder, [len(answer) for answer in answers])
+        return [[self.joined(prompt, answer, encoder)] for prompt, answer in zip(prompts, answers, strict=True)]
 
     def answer(self, row: Row) -> list[int]:
         """The target and the end of text."""

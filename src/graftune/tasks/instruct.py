@@ -15,7 +15,7 @@ from graftune.tasks import metrics
 from graftune.tasks.batches import IGNORED
 from graftune.tasks.bound import Batch, BoundTask
 from graftune.tasks.features import Features, PromptEncoder, TooLong
-from graftune.tasks.writing import EXAMPLES_END, BoundWriting, Pair, WritingTask
+from graftune.tasks.writing import EXAMPLES_END, BoundWriting, WritingTask
 from graftune.templates.chat import Chat
 from graftune.templates.chat_template import ChatTemplate
 from graftune.templates.messages import Message, answers, question, source_text, text_of
@@ -175,8 +175,7 @@ class BoundInstruct(BoundWriting):
             pairs = []
             for asked in self.questions([row]):
                 prompt = self.prompt(asked, encoder)
-                kept = self.answer(asked)[: encoder.max_length]
-                pairs.append(Pair(prompt.ids, kept, prompt.truncated))
+                pairs.append(self.joined(prompt, self.answer(asked), encoder))
             return pairs
         messages = [*self.task.messages(row), row.target]
         try:

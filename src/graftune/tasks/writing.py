@@ -18,10 +18,10 @@ from graftune.tasks import metrics
 from graftune.tasks.batches import IGNORED, inputs, pad
 from graftune.tasks.bound import Batch, BoundTask, Evaluation
 from graftune.tasks.features import Features, PromptEncoder, truncation
-from graftune.tasks.targets import target_form, target_ids
+from graftune.tasks.targets import many_target_ids, target_form
 from graftune.tasks.task import Task
 from graftune.templates.template import Encoded
-from graftune.templates.tokens import text_ids
+from graftune.templates.tokens import reader
 
 EXAMPLES_END = "\n\n"
 """What follows each solved example; where a base that was not trained writes it, its answer is over."""
@@ -101,10 +101,14 @@ class BoundWriting(BoundTask):
 
     def target(self, text: str) -> list[int]:
         """The tokens of a target and the one that ends it; an encoder-decoder's with all that belongs around it."""
+        return self.many_targets([text])[0]
+
+    def many_targets(self, texts: Sequence[str]) -> list[list[int]]:
+        """As `target` for each text."""
         if self.targets is None:
-            return [*text_ids(self.processor, text), self.end]
-        ids = target_ids(self.processor, text)
-        return ids if self.targets.closing else [*ids, self.end]
+            return [[*ids, self.end] for ids in reader(self.processor).ids(texts)]
+        found = many_target_ids(self.processor, texts)
+        return found if self.targets.closing else [[*ids, self.end] for ids in found]
 
     @property
     def fixed_settings(self) -> dict[str, int]:
@@ -121,12 +125,15 @@ class BoundWriting(BoundTask):
     def encode(self, row: Row, encoder: PromptEncoder) -> Sequence[Features]:
         """ids = prompt + target + end of text, labels on the last two only; of an encoder-decoder each by itself."""
         answer = self.answer(row)
+        reserved = 0 if self.is_encoder_decoder else len(answer)
+        return [self.joined(self.prompt(row, encoder, reserved), answer, encoder)]
+
+    def joined(self, prompt: Encoded, answer: list[int], encoder: PromptEncoder) -> Features:
+        """The features of a prompt and its answer."""
         if self.is_encoder_decoder:
-            prompt = self.prompt(row, encoder)
             kept = answer[: encoder.max_length]
-            return [Pair(prompt.ids, kept, prompt.truncated or len(kept) < len(answer))]
-        prompt = self.prompt(row, encoder, len(answer))
-        return [Features(prompt.ids + answer, [IGNORED] * len(prompt.ids) + answer, prompt.truncated)]
+            return Pair(prompt.ids, kept, prompt.truncated or len(kept) < len(answer))
+        return Features(prompt.ids + answer, [IGNORED] * len(prompt.ids) + answer, prompt.truncated)
 
     def collate(self, features: Sequence[Features], width: int = 0) -> Batch:
         """`input_ids`, `attention_mask` and `labels`, int64 (rows, longest or `width`), padded on the right.

@@ -10,10 +10,10 @@ import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import version
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import overload
 
@@ -24,10 +24,15 @@ from graftune import files
 from graftune.datasets.rows import Row, Table
 from graftune.tasks import registry
 from graftune.tasks.bound import BoundTask
+from graftune.tasks.extract import Window
 from graftune.tasks.features import Features, PromptEncoder, TooLong
+from graftune.tasks.tag import Words
+from graftune.tasks.writing import Pair
 
 LARGE = 20_000  # rows; fewer are kept in memory
+CHUNK = 500  # rows that the tokenizer reads at once
 SUMMARY = "summary.json"
+KINDS: dict[str, type[Features]] = {kind.__name__: kind for kind in (Features, Pair, Words, Window)}
 
 
 @dataclass(frozen=True)
@@ -53,11 +58,22 @@ def encode_table(table: Table, task: BoundTask, encoder: PromptEncoder, processe
 def _encoded(
     rows: Sequence[Row], task: BoundTask, encoder: PromptEncoder, too_long: dict[int, str]
 ) -> Iterator[Features]:
-    for row in rows:
+    for chunk in batched(rows, CHUNK):
         try:
-            yield from task.encode(row, encoder)
-        except TooLong as error:
-            too_long[row.line] = str(error).partition(": ")[2]
+            yield from chain.from_iterable(task.encode_many(chunk, encoder))
+        except TooLong:  # some row of the chunk
+            for row in chunk:
+                try:
+                    yield from task.encode(row, encoder)
+                except TooLong as error:
+                    too_long[row.line] = str(error).partition(": ")[2]
+
+
+def batched(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
+    """The rows in lists of `size`."""
+    remaining = iter(rows)
+    while chunk := list(islice(remaining, size)):
+        yield chunk
 
 
 class LazyFeatures(Sequence[Features]):
@@ -106,7 +122,7 @@ def _stored(table: Table, task: BoundTask, encoder: PromptEncoder, processes: in
     summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     disable_progress_bars()
     shards = [Dataset.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))]
-    kind = type(task.encode(table.rows[summary["first"]], encoder)[0])
+    kind = KINDS[summary["kind"]]
     too_long = {int(line): problem for line, problem in summary["too_long"].items()}
     return EncodedTable(StoredFeatures(concatenate_datasets(shards), kind), summary["truncated"], too_long)
 
@@ -146,8 +162,8 @@ def _write(table: Table, task: BoundTask, encoder: PromptEncoder, processes: int
             _write_share(*share)
     notes = [json.loads((folder / f"{n:03d}.json").read_text()) for n in range(processes)]
     too_long = {line: problem for note in notes for line, problem in note["too_long"].items()}
-    first = next(a + note["first"] for a, note in zip(bounds, notes, strict=False) if note["first"] is not None)
-    summary = {"truncated": sum(note["truncated"] for note in notes), "too_long": too_long, "first": first}
+    kind = next(note["kind"] for note in notes if note["kind"] is not None)
+    summary = {"truncated": sum(note["truncated"] for note in notes), "too_long": too_long, "kind": kind}
     files.write_json(folder / SUMMARY, summary)
 
 
@@ -155,13 +171,12 @@ def _write_share(task: BoundTask, encoder: PromptEncoder, rows: Sequence[Row], f
     """One process's rows as an Arrow file, and a note of what it left out."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     too_long: dict[int, str] = {}
-    truncated, first = 0, None
+    truncated, kind = 0, None
     with ArrowWriter(path=str(folder / f"{number:03d}.arrow"), writer_batch_size=1000) as writer:
-        for place, row in enumerate(rows):
-            for item in _encoded([row], task, encoder, too_long):
-                writer.write({field.name: getattr(item, field.name) for field in fields(item)})
-                truncated += item.truncated
-                first = place if first is None else first
+        for item in _encoded(rows, task, encoder, too_long):
+            writer.write({field.name: getattr(item, field.name) for field in fields(item)})
+            truncated += item.truncated
+            kind = type(item).__name__
         writer.finalize()
-    note = {"truncated": truncated, "too_long": too_long, "first": first}
+    note = {"truncated": truncated, "too_long": too_long, "kind": kind}
     (folder / f"{number:03d}.json").write_text(json.dumps(note))
