@@ -13,17 +13,21 @@ Base = Annotated[
 Task = Annotated[
     str | None,
     typer.Option(
-        help="generate (default), translate, summarize, instruct, classify, cloze, tag, extract, regress, "
-        "image-classify or detect."
+        help="generate (default), translate, summarize, instruct, classify, multi-label, cloze, tag, extract, "
+        "regress, image-classify or detect."
     ),
 ]
 Train = Annotated[
     str | None,
     typer.Option(
-        help="Training data: .jsonl, .csv, .parquet, a folder of Pascal VOC files or a Hub data set.", metavar="FILE"
+        help="Training data: a file or folder in any usual format, or a Hub data set name[@config][:split].",
+        metavar="FILE",
     ),
 ]
-Eval = Annotated[str | None, typer.Option(help="Evaluation data.", metavar="FILE")]
+Eval = Annotated[
+    str | None,
+    typer.Option(help="Evaluation data, or a share of the training rows (default: 0.1).", metavar="FILE|SHARE"),
+]
 Input = Annotated[str | None, typer.Option(help="Column with the inputs (guessed if not given).", metavar="COLUMN")]
 Target = Annotated[str | None, typer.Option(help="Column with the targets (guessed if not given).", metavar="COLUMN")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Rows a step.")]
@@ -38,8 +42,6 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Any recipe key, or method.key.", metavar="KEY=VALUE")
 ]
 RecipeFile = Annotated[str | None, typer.Option("--recipe", help="A YAML recipe.", metavar="FILE")]
-Adapter = Annotated[
-    str | None, typer.Option(help="Folder of an adapter (a run keeps it in OUT/adapter).", metavar="DIR")
-]
+Adapter = Annotated[str | None, typer.Option(help="A run, or the folder of an adapter.", metavar="DIR")]
 TrainRows = Annotated[int | None, typer.Option(min=1, help="Use only so many training rows.")]
 EvalRows = Annotated[int | None, typer.Option(min=1, help="Use only so many evaluation inputs.")]
