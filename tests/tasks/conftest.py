@@ -65,7 +65,7 @@ class Plain:
 
     def __init__(self, base: Any) -> None:
         self.base, self.config = base, base.config
-        self.positions = base.config.max_position_embeddings
+        self.positions = self.target_positions = base.config.max_position_embeddings
         self.calls: list[Any] = []
 
     def room(self, name: str | None) -> int | None:

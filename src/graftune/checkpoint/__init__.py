@@ -9,11 +9,11 @@ from graftune.checkpoint import native, peft
 from graftune.errors import GraftuneError
 
 if TYPE_CHECKING:
-    from graftune.model.adapted import AdaptedModel
+    from graftune.model.keeper import AdapterKeeper
     from graftune.model.adapter import Adapter
 
 
-def load(model: AdaptedModel, name: str, path: Path, *, trainable: bool = False) -> Adapter:
+def load(model: AdapterKeeper, name: str, path: Path, *, trainable: bool = False) -> Adapter:
     """Read an adapter folder of any known format into a model.
 
     Raises GraftuneError where the folder is missing, of no known format, damaged or for another base.

@@ -21,7 +21,7 @@ from graftune.methods.method import make
 from graftune.model.adapter import Adapter, escape
 
 if TYPE_CHECKING:
-    from graftune.model.adapted import AdaptedModel
+    from graftune.model.keeper import AdapterKeeper
 
 FORMAT = 1
 CARD = "adapter.json"
@@ -124,7 +124,7 @@ def _tensors(path: Path, name: str, expected: str) -> dict[str, Tensor]:
         raise GraftuneError(f"{file} is damaged", received=str(error), expected="safetensors") from error
 
 
-def load(model: AdaptedModel, name: str, path: Path, *, trainable: bool) -> Adapter:
+def load(model: AdapterKeeper, name: str, path: Path, *, trainable: bool) -> Adapter:
     """Read an adapter folder into a model.
 
     Raises GraftuneError for another base, damaged files, or tensors that do not fit.

@@ -20,7 +20,7 @@ from graftune.errors import GraftuneError, unknown
 from graftune.model.adapter import Adapter, escape
 
 if TYPE_CHECKING:
-    from graftune.model.adapted import AdaptedModel
+    from graftune.model.keeper import AdapterKeeper
 
 CONFIG = "adapter_config.json"
 TENSORS = "adapter_model.safetensors"
@@ -37,7 +37,7 @@ _NEUTRAL = {
 }  # fmt: skip
 
 
-def load(model: AdaptedModel, name: str, path: Path) -> Adapter:
+def load(model: AdapterKeeper, name: str, path: Path) -> Adapter:
     """Read a PEFT folder into a model as an ordinary adapter, ready to be saved natively.
 
     Raises GraftuneError for pickled weights, damaged files, an option or method that is not supported, and
@@ -94,7 +94,7 @@ def _tensors(path: Path) -> Tensors:
         ) from error
 
 
-def _heads(model: AdaptedModel, rest: Tensors) -> tuple[tuple[str, ...], Tensors]:
+def _heads(model: AdapterKeeper, rest: Tensors) -> tuple[tuple[str, ...], Tensors]:
     """The heads among what is left of a file, and their tensors by our names."""
     heads = {name: name.partition(".")[0] for name in rest}
     strange = [name for name, head in heads.items() if head not in model.anatomy.heads]

@@ -24,7 +24,7 @@ from graftune.model.layers import is_linear
 from graftune.parts import LinearSite
 
 if TYPE_CHECKING:
-    from graftune.model.adapted import AdaptedModel
+    from graftune.model.keeper import AdapterKeeper
 
 Config = dict[str, Any]
 Tensors = dict[str, Tensor]
@@ -51,7 +51,7 @@ class Found:
     rest: Tensors
 
 
-def _lora(model: AdaptedModel, config: Config, stored: Tensors) -> Found:
+def _lora(model: AdapterKeeper, config: Config, stored: Tensors) -> Found:
     """A (r, d_in), B (d_out, r) and DoRA's magnitude (d_out,) at each map.
 
     Maps of a smaller rank than the largest are padded with zeros, which stay zero in training, and a map
@@ -91,7 +91,7 @@ def _lora(model: AdaptedModel, config: Config, stored: Tensors) -> Found:
     return Found(method, own, rest)
 
 
-def _ia3(model: AdaptedModel, config: Config, stored: Tensors) -> Found:
+def _ia3(model: AdapterKeeper, config: Config, stored: Tensors) -> Found:
     """l (d_out, 1) on a map's output, or (1, d_in) on the input of a feed-forward map."""
     maps, rest = _by_module(stored, {"ia3_l"})
     sites = _sites(model, config, maps, {"ia3_l"})
@@ -106,10 +106,10 @@ def _ia3(model: AdaptedModel, config: Config, stored: Tensors) -> Found:
     return Found(IA3(_targets(model, outputs), _targets(model, inputs)), own, rest)
 
 
-def _rows(method: Callable[[Config, int], Method]) -> Callable[[AdaptedModel, Config, Tensors], Found]:
+def _rows(method: Callable[[Config, int], Method]) -> Callable[[AdapterKeeper, Config, Tensors], Found]:
     """A reader of n rows (n, d) that stand in front of the text."""
 
-    def read(model: AdaptedModel, config: Config, stored: Tensors) -> Found:
+    def read(model: AdapterKeeper, config: Config, stored: Tensors) -> Found:
         rows, rest = _prompt(model, config, stored)
         if not model.anatomy.attentions[0].causal:
             raise unsupported(
@@ -129,7 +129,7 @@ def _p_tuning(config: Config, length: int) -> Method:
     return PTuning(pattern=f"{{P:{length}}}{{input}}", encoder=encoder)
 
 
-def _prefix(model: AdaptedModel, config: Config, stored: Tensors) -> Found:
+def _prefix(model: AdapterKeeper, config: Config, stored: Tensors) -> Found:
     """Rows (n, 2·L·heads·d_k): of each layer the keys of every head, then the values of every head.
 
     PEFT counts the rows as positions, so those of the text are shifted by n.
@@ -152,7 +152,7 @@ def _prefix(model: AdaptedModel, config: Config, stored: Tensors) -> Found:
 
 
 #: peft_type -> (options that are understood, reader)
-READERS: dict[str, tuple[set[str], Callable[[AdaptedModel, Config, Tensors], Found]]] = {
+READERS: dict[str, tuple[set[str], Callable[[AdapterKeeper, Config, Tensors], Found]]] = {
     "LORA": (_TARGETS | _LORA, _lora),
     "IA3": (_TARGETS | {"feedforward_modules"}, _ia3),
     "PROMPT_TUNING": (_PROMPT, _rows(lambda config, length: PromptTuning(length, init="random"))),
@@ -175,7 +175,7 @@ def _by_module(stored: Tensors, kinds: set[str]) -> tuple[dict[str, Tensors], Te
     return dict(maps), rest
 
 
-def _sites(model: AdaptedModel, config: Config, maps: dict[str, Tensors], kinds: set[str]) -> dict[str, LinearSite]:
+def _sites(model: AdapterKeeper, config: Config, maps: dict[str, Tensors], kinds: set[str]) -> dict[str, LinearSite]:
     """The linear map of each module with tensors. Raises GraftuneError for either without the other."""
     anatomy = model.anatomy
     linears = [path for path, module in anatomy.modules.items() if is_linear(module)]
@@ -211,14 +211,14 @@ def _matching(paths: Iterable[str], targets: str | list[str] | None) -> set[str]
     return {path for path in paths if any(path == t or path.endswith(f".{t}") for t in targets or ())}
 
 
-def _targets(model: AdaptedModel, sites: dict[str, LinearSite]) -> tuple[str, ...]:
+def _targets(model: AdapterKeeper, sites: dict[str, LinearSite]) -> tuple[str, ...]:
     """Short module names where they mean exactly these sites, full ones otherwise."""
     short = tuple(sorted({path.rpartition(".")[2] for path in sites}))
     means = {site.key for site in model.anatomy.linears(short)} if short else set()
     return short if means == sites.keys() else tuple(sites)
 
 
-def _prompt(model: AdaptedModel, config: Config, stored: Tensors) -> tuple[Tensor, Tensors]:
+def _prompt(model: AdapterKeeper, config: Config, stored: Tensors) -> tuple[Tensor, Tensors]:
     """The one table of prompt learning, and the heads by their name in the base."""
     if model.base.config.is_encoder_decoder or config.get("num_transformer_submodules", 1) != 1:
         raise unsupported("prompt learning of an encoder-decoder", "a decoder or an encoder")

@@ -50,7 +50,9 @@ def encoder_for(
         getattr(processor, "model_max_length", None),
     ]
     known = [limit for limit in limits if limit is not None and limit < UNLIMITED]
-    return PromptEncoder(processor, template, first_virtual_id(model), min(known, default=None))
+    targets = [limit for limit in (max_length, model.target_positions) if limit is not None]
+    longest, target = min(known, default=None), min(targets, default=None)
+    return PromptEncoder(processor, template, first_virtual_id(model), longest, target)
 
 
 def to_device(batch: Batch, model: AdaptedModel) -> Batch:

@@ -38,13 +38,15 @@ class Features:
 class PromptEncoder:
     """Turns rows into token ids: by which tokenizer or image processor, through which template, within how many tokens.
 
-    ``first_virtual_id`` is the id of the first virtual token.
+    ``first_virtual_id`` is the id of the first virtual token; ``target_length`` limits what a decoder writes where it
+    has positions of its own.
     """
 
     processor: Any
     template: Template = field(default_factory=Template)
     first_virtual_id: int = 0
     max_length: int | None = None
+    target_length: int | None = None
 
     def fit(
         self, row: Row, *, reserved: int = 0, suffix: bool = True, values: Mapping[str, Value] | None = None

@@ -131,7 +131,7 @@ class BoundWriting(BoundTask):
     def joined(self, prompt: Encoded, answer: list[int], encoder: PromptEncoder) -> Features:
         """The features of a prompt and its answer."""
         if self.is_encoder_decoder:
-            kept = answer[: encoder.max_length]
+            kept = answer[: encoder.target_length]
             return Pair(prompt.ids, kept, prompt.truncated or len(kept) < len(answer))
         return Features(prompt.ids + answer, [IGNORED] * len(prompt.ids) + answer, prompt.truncated)
 
