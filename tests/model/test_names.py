@@ -18,7 +18,7 @@ from graftune.errors import GraftuneError
 from graftune.methods import BitFit, FullFineTuning, LoRA, PrefixTuning
 from graftune.methods.bottleneck_adapter import BottleneckAdapter
 from graftune.methods.method import Method
-from graftune.model import adapted as adapted_module
+from graftune.model import keeper
 from graftune.model.adapted import AdaptedModel
 from graftune.model.adapter import Adapter
 from graftune.model.context import Context
@@ -182,7 +182,7 @@ def test_a_hook_that_cannot_be_registered_takes_the_others_with_it(
 
     with monkeypatch.context() as patch:
         if isinstance(method, PrefixTuning):
-            patch.setattr(adapted_module.Prefixes, "add", failing_after(adapted_module.Prefixes.add))
+            patch.setattr(keeper.Prefixes, "add", failing_after(keeper.Prefixes.add))
         else:
             patch.setattr(nn.Module, "register_forward_hook", failing_after(nn.Module.register_forward_hook))
         with pytest.raises(RuntimeError, match="no more"):
