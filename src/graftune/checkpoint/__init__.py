@@ -9,8 +9,8 @@ from graftune.checkpoint import native, peft
 from graftune.errors import GraftuneError
 
 if TYPE_CHECKING:
-    from graftune.model.keeper import AdapterKeeper
     from graftune.model.adapter import Adapter
+    from graftune.model.keeper import AdapterKeeper
 
 
 def load(model: AdapterKeeper, name: str, path: Path, *, trainable: bool = False) -> Adapter:
