@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import cycle
 from pathlib import Path
 from typing import Annotated
 
@@ -45,13 +46,14 @@ gt.train("tiny-decoder", gt.LoRA(), train=sys.argv[1], eval=sys.argv[2], eval_ro
 
 def write(file: Path, size: float) -> int:
     """A JSON Lines file of that many bytes; the number of its rows."""
-    rows = table_to_text("train", 20_000)
-    number = 0
+    written = number = 0
     with file.open("w", encoding="utf-8") as out:
-        while out.tell() < size:
-            for row in rows:
-                out.write(json.dumps({"table": f"number : {number} | {row['table']}", "text": row["text"]}) + "\n")
-                number += 1
+        for number, row in enumerate(cycle(table_to_text("train", 20_000)), 1):
+            written += out.write(
+                json.dumps({"table": f"number : {number} | {row['table']}", "text": row["text"]}) + "\n"
+            )
+            if written >= size:
+                break
     return number
 
 
@@ -100,23 +102,18 @@ def main(
     """Write the data, run a small run, the large run and the baseline, and write the csv."""
     folder.mkdir(parents=True, exist_ok=True)
     data, small = folder / "data.jsonl", folder / "small.jsonl"
-    rows = write(data, gigabytes * 1e9)
-    write(small, 1e5)
+    rows = {data: write(data, gigabytes * 1e9), small: write(small, 1e5)}
     records = Records(out)
+
+    def add(side: str, file: Path, found: dict[str, float]) -> None:
+        records.add(side=side, rows=rows[file], gigabytes=file.stat().st_size / 1e9, processes=processes, **found)
+
     for side, file in (("graftune, 100 kB", small), ("graftune", data)):
         run = folder / side.replace(", ", "-").replace(" ", "")
-        found = measured(
-            TRAIN, file, small, processes, run, cache=folder / f"cache-{run.name}", until=run / "log.jsonl"
-        )
-        records.add(
-            side=side,
-            rows=rows if file == data else 0,
-            gigabytes=file.stat().st_size / 1e9,
-            processes=processes,
-            **found,
-        )
-    found = measured(BASELINE, data, processes, cache=folder / "cache-datasets")
-    records.add(side="datasets alone", rows=rows, gigabytes=data.stat().st_size / 1e9, processes=processes, **found)
+        arguments = (file, small, processes, run)
+        cache = folder / f"cache-{run.name}"
+        add(side, file, measured(TRAIN, *arguments, cache=cache, until=run / "log.jsonl"))
+    add("datasets alone", data, measured(BASELINE, data, processes, cache=folder / "cache-datasets"))
     typer.echo(out.read_text())
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy
 
-from graftune.datasets.lazy import Row, Rows
+from graftune.datasets.lazy import AT_ONCE, Row, Rows
 from graftune.datasets.rows import Table, content
 from graftune.errors import GraftuneError
 
@@ -60,10 +60,12 @@ def split_off(
 
 
 def duplicates_between(train: Table, eval: Table, key: Key = input_of) -> int:
-    """How many evaluation rows have an input (`key`) that training rows have too; 8 bytes a row are held."""
-    known, _ = _hashed(train.rows, None, key)
-    asked, _ = _hashed(eval.rows, None, key)
-    return int(numpy.isin(asked, known).sum())
+    """How many evaluation rows have an input (`key`) that training rows have too; only evaluation rows are held."""
+    asked, counts = numpy.unique(_hashed(eval.rows, None, key)[0], return_counts=True)
+    known = numpy.zeros(len(asked), bool)
+    for start in range(0, len(train.rows), AT_ONCE):
+        known |= numpy.isin(asked, _hashed(train.rows[start : start + AT_ONCE], None, key)[0])
+    return int(counts[known].sum())
 
 
 def _hashed(rows: Iterable[Row], stratify: Key | None, key: Key) -> tuple[numpy.ndarray, numpy.ndarray]:
