@@ -20,7 +20,7 @@ class Batches:
         self.rows = rows
         self.batch_size = batch_size
         self.seed = seed
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.uint32))
 
     @property
     def per_epoch(self) -> int:
@@ -30,7 +30,9 @@ class Batches:
     def __getitem__(self, step: int) -> list[int]:
         epoch, position = divmod(step, self.per_epoch)
         if self._order[0] != epoch:
-            self._order = (epoch, np.random.default_rng((self.seed, epoch)).permutation(self.rows))
+            order = np.arange(self.rows, dtype=np.uint32)
+            np.random.default_rng((self.seed, epoch)).shuffle(order)
+            self._order = (epoch, order)
         indices: list[int] = self._order[1][position * self.batch_size : (position + 1) * self.batch_size].tolist()
         return indices
 
