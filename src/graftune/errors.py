@@ -7,9 +7,13 @@ from collections.abc import Iterable
 
 
 class GraftuneError(Exception):
-    """A mistake in what the user gave; the CLI prints its message and exits with 2."""
+    """A mistake in what the user gave; the CLI prints its message and exits with 2.
+
+    `problem` is its first line, `received` what was given.
+    """
 
     def __init__(self, problem: str, *, received: object = None, expected: object = None, do: str = "") -> None:
+        self.problem, self.received = problem, received
         lines = [problem]
         if received is not None:
             lines.append(f"  received: {received}")

@@ -72,7 +72,7 @@ class Plain:
         return self.positions
 
     def adapter(self, name: str) -> Any:
-        return SimpleNamespace(method=SimpleNamespace(trainable=True))
+        return SimpleNamespace(method=SimpleNamespace(trainable=True), virtual_tokens=0)
 
     def __call__(self, *, adapters: str | None, **batch: torch.Tensor) -> Any:
         self.calls.append(adapters)

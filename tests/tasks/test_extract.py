@@ -86,6 +86,8 @@ def test_bad_rows_and_options():
         task.encode(row(), PromptEncoder(TOKENIZER, Template(task.task.pattern), FIRST, 12))
     with pytest.raises(GraftuneError, match="stride is too small"):
         Extract(stride=0)
+    with pytest.raises(GraftuneError, match="received: window=64, stride=64"):
+        Extract(window=64)
 
 
 def test_the_annotated_place_is_trained_on_and_not_the_first_one():
@@ -93,12 +95,20 @@ def test_the_annotated_place_is_trained_on_and_not_the_first_one():
     text = "noon is not when the boat left, which was at noon"
     at = text.rindex("noon")
     task = Extract().bind(bert_config(), TOKENIZER)
-    for start, expected in ((at, at), (None, 0), (3, 0)):  # a wrong place is searched for
+    for start, expected in ((at, at), (None, 0)):  # an unknown place is searched for
         found = Row("when?", (Answer("noon", start),), 1, columns={"context": text})
         (window,) = task.encode(found, PromptEncoder(TOKENIZER, Template(task.task.pattern), FIRST))
         first, last = (window.offsets[place - window.start] for place in window.labels)
         assert text[first[0] : last[1]].strip() == "noon"
         assert first[1] - 4 <= expected <= first[1]
+
+
+@pytest.mark.parametrize("start", [6, 8, 3, 400])
+def test_an_answer_that_does_not_stand_where_it_says_is_a_bad_row(start):
+    text = "it was noon when the boat left, at noon"
+    rows = [Row("when?", (Answer("noon", start),), 1, columns={"context": text})]
+    problem = problems_of(Extract().bind(bert_config(), TOKENIZER), rows)[1]
+    assert problem == f"the answer 'noon' does not start at {start}: {text[start : start + 4]!r} stands there"
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from graftune.errors import GraftuneError
 from graftune.model.adapted import AdaptedModel
 from graftune.model.anatomy import reader_of
 from graftune.tasks.batches import by_length
@@ -42,7 +43,16 @@ def encoder_for(
     """How rows are read for an adapter: within the maximum length, the base's positions and the tokenizer's own limit.
 
     The adapter's virtual tokens and its shift of positions are taken off, but for those that the template places.
+    Raises GraftuneError for a template that places other virtual tokens than the adapter has.
     """
+    own = 0 if adapter is None else model.adapter(adapter).virtual_tokens
+    if template.virtual_tokens not in (0, own):
+        raise GraftuneError(
+            "the template has virtual tokens that the method does not train",
+            received=f"{template.virtual_tokens} of them in {template.text!r}, {own} of the method's",
+            expected="as many {P:n} as the method has virtual tokens, or none",
+            do="take {P:n} out of the pattern, or use a method whose pattern it is: p-tuning with pattern='…'",
+        )
     room = model.room(adapter)
     limits = [
         max_length,

@@ -65,6 +65,13 @@ class Extract(Task):
         for option in ("stride", "longest", "window"):
             if getattr(self, option) < 1:
                 raise GraftuneError(f"{option} is too small", received=getattr(self, option), expected="1 or more")
+        if self.window <= self.stride:
+            raise GraftuneError(
+                "windows that overlap by all they hold do not move on",
+                received=f"window={self.window}, stride={self.stride}",
+                expected="a window that is longer than the stride, with room for the question",
+                do="raise extract.window, or lower extract.stride",
+            )
 
     @property
     def expectation(self) -> str:
@@ -82,7 +89,11 @@ class Extract(Task):
         if text is None:
             raise unknown("column", self.context, row.columns)
         if row.target and located(row.target, text) is None:
-            return f"{self.context!r} does not hold the answer {row.target[0].text!r}"
+            answer = row.target[0]
+            if answer.start is None or answer.text not in text:
+                return f"{self.context!r} does not hold the answer {answer.text!r}"
+            there = text[answer.start : answer.start + len(answer.text)]
+            return f"the answer {answer.text!r} does not start at {answer.start}: {there!r} stands there"
         return None
 
     def head(self, config: Any) -> Head:
@@ -111,7 +122,7 @@ class BoundExtract(BoundTask):
             start, count = prompt.places[task.context]
             own = offsets[span.start : span.start + count]
             wanted = positions(answer, own, start)
-            found.append(Window(prompt.ids, wanted, len(span) < len(tokens), prompt.type_ids, start, own))
+            found.append(Window(prompt.ids, wanted, prompt.truncated, prompt.type_ids, start, own))
         return found
 
     def collate(self, features: Sequence[Features], width: int = 0) -> Batch:

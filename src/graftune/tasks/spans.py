@@ -17,11 +17,15 @@ from graftune.templates.tokens import reader
 
 
 def located(answers: Sequence[Answer], text: str) -> tuple[int, int] | None:
-    """The characters of the first answer that stands in the text: where it says it starts, else as whole words."""
+    """The characters of the first answer that stands in the text: where it says it starts, or else as whole words.
+
+    An answer that says where it starts and is not there is not looked for elsewhere.
+    """
     for answer in answers:
-        if answer.start is not None and text.startswith(answer.text, answer.start):
-            return answer.start, answer.start + len(answer.text)
-    for answer in answers:
+        if answer.start is not None:
+            if text.startswith(answer.text, answer.start):
+                return answer.start, answer.start + len(answer.text)
+            continue
         whole = re.search(rf"(?<!\w){re.escape(answer.text)}(?!\w)", text)
         at = whole.start() if whole else text.find(answer.text)
         if at >= 0:

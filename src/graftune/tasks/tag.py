@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from graftune.bases.head import Head
 from graftune.datasets import values
 from graftune.datasets.columns import Columns
-from graftune.datasets.rows import Row
+from graftune.datasets.rows import Row, bad_lines
 from graftune.tasks import labels, metrics
 from graftune.tasks.batches import IGNORED, inputs, pad
 from graftune.tasks.bound import Batch, BoundTask, Evaluation
@@ -60,14 +60,16 @@ class Tag(Task):
         return "a tag that the training rows have for every word"
 
     def fit(self, rows: Sequence[Row]) -> Self:
-        """Tags: all that occur in rows that have one for each word."""
+        """Tags: all that occur in rows that have one for each word. Raises GraftuneError where no row has."""
+        if rows and not any(len(row.target) == len(row.input) for row in rows):
+            raise bad_lines(self.name, {row.line: _lengths(row) for row in rows}, "a tag for every word")
         found = (tag for row in rows if len(row.target) == len(row.input) for tag in row.target)
         return replace(self, labels=tuple(self.labels or labels.labels_of(found)))
 
     def problem(self, row: Row) -> str | None:
         """Another number of tags than of words, or an unknown tag."""
         if len(row.target) != len(row.input):
-            return f"{len(row.input)} words and {len(row.target)} tags"
+            return _lengths(row)
         strange = [tag for tag in row.target if tag not in self.known]
         return labels.unknown_label(strange[0], self.known) if strange else None
 
@@ -76,6 +78,10 @@ class Tag(Task):
 
     def bind(self, config: Any, processor: Any) -> BoundTask:
         return BoundTag(self, config, processor)
+
+
+def _lengths(row: Row) -> str:
+    return f"{len(row.input)} words and {len(row.target)} tags"
 
 
 class BoundTag(BoundTask):
@@ -115,7 +121,7 @@ class BoundTag(BoundTask):
         wanted = [IGNORED] * len(prompt.ids)
         for place, number in words.items():
             wanted[start + place - span.start] = tags[number]
-        return Words(prompt.ids, wanted, len(span) < len(ids), words=[words[place] for place in sorted(words)])
+        return Words(prompt.ids, wanted, prompt.truncated, words=[words[place] for place in sorted(words)])
 
     def collate(self, features: Sequence[Features], width: int = 0) -> Batch:
         """`input_ids`, `attention_mask` and `labels`, int64 (rows, longest or `width`), padded on the right."""

@@ -67,7 +67,7 @@ def prepare(
         """Without the rows whose problems only the tokenizer shows."""
         return table.without(problems_of(bound, table.rows), recipe.bad_rows, task.expectation)
 
-    return Experiment(base, bound, Tables(usable(tables.train), usable(tables.eval)))
+    return Experiment(base, bound, replace(tables, train=usable(tables.train), eval=usable(tables.eval)))
 
 
 def template_of(method: Method, task: Task, rows: Sequence[Row], seed: int) -> Template:

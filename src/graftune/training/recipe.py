@@ -50,7 +50,7 @@ class Recipe(BaseModel):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0)
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     precision: Literal["fp32", "bf16", "auto"] = "auto"
     quantize: Literal["int8", "nf4"] | None = None
     products: Literal["auto", "onednn", "torch"] = "auto"

@@ -27,14 +27,19 @@ SHARE = 0.1  # of the training rows to evaluate on, where no evaluation data is 
 
 @dataclass(frozen=True)
 class Tables:
-    """The rows to train on and to evaluate on."""
+    """The rows to train on and to evaluate on.
+
+    `given` are all rows that were given to train on, before some were split off or left out: they show which labels
+    there are.
+    """
 
     train: Table
     eval: Table
+    given: Table
 
     def settle(self, task: Task) -> Task:
-        """The task fitted to the training rows."""
-        return with_pair(task, self.train).fit(self.train.rows)
+        """The task fitted to the rows that were given to train on."""
+        return with_pair(task, self.given).fit(self.given.rows)
 
 
 def read_tables(recipe: Recipe) -> Tables:
@@ -47,16 +52,16 @@ def read_tables(recipe: Recipe) -> Tables:
             do="give --train FILE",
         )
     task = registry.make(recipe.task, **recipe.section(recipe.task))
-    train = _read(recipe, task, recipe.train or samples.path("train", recipe.task))
+    given = train = _read(recipe, task, samples.path("train", recipe.task) if recipe.train is None else recipe.train)
     share = eval_share(recipe)
     if share is None:
-        held = _read(recipe, task, recipe.eval or samples.path("dev", recipe.task))
+        held = _read(recipe, task, samples.path("dev", recipe.task) if recipe.eval is None else recipe.eval)
     else:
         train, held = split_off(train, share, recipe.seed, label_of, key_of(with_pair(task, train)))
     train = _sample(train, recipe.train_rows, recipe.seed)
-    tables = Tables(train, _sample_inputs(held, recipe.eval_rows))
+    tables = Tables(train, _sample_inputs(held, recipe.eval_rows), given)
     fitted = tables.settle(task)
-    return Tables(*(checked(table, fitted, recipe) for table in (tables.train, tables.eval)))
+    return Tables(checked(tables.train, fitted, recipe), checked(tables.eval, fitted, recipe), given)
 
 
 def eval_share(recipe: Recipe) -> float | None:
@@ -97,7 +102,7 @@ def key_of(task: Task) -> Callable[[Row], Any]:
 
 def read_eval(recipe: Recipe, task: Task) -> Table:
     """The evaluation data of a recipe, as far as the task can use it. Raises GraftuneError for bad data."""
-    table = _read(recipe, task, recipe.eval or samples.path("dev", recipe.task))
+    table = _read(recipe, task, samples.path("dev", recipe.task) if recipe.eval is None else recipe.eval)
     return checked(_sample_inputs(table, recipe.eval_rows), task, recipe)
 
 

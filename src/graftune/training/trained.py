@@ -27,7 +27,7 @@ from graftune.training.prepare import Experiment, template_of
 from graftune.training.recipe import Recipe
 from graftune.training.speed import fast
 from graftune.training.state import Progress
-from graftune.training.tables import Tables, key_of
+from graftune.training.tables import key_of
 
 CURVE_ROWS = 64  # held-out rows behind each point of the curve
 CALIBRATION = 0.1  # of the training rows
@@ -116,7 +116,7 @@ def without_calibration(experiment: Experiment, recipe: Recipe, say: Say) -> tup
     key = key_of(experiment.task.task)
     train, held = split_off(experiment.tables.train, CALIBRATION, recipe.seed, lambda row: bool(row.target), key)
     say(f"{len(held.rows)} training rows are held out to choose when to answer nothing")
-    return replace(experiment, tables=Tables(train, experiment.tables.eval)), held
+    return replace(experiment, tables=replace(experiment.tables, train=train)), held
 
 
 def encoder_of(experiment: Experiment, recipe: Recipe, method: Method, model: AdaptedModel) -> PromptEncoder:

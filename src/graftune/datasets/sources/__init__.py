@@ -26,6 +26,12 @@ def load(source: str | Path) -> Records:
 
     Raises GraftuneError: file missing, unknown extension, unreadable file, dataset not loadable.
     """
+    if not str(source).strip():
+        raise GraftuneError(
+            "no data is named",
+            received=repr(source),
+            expected=f"a {FILES} file, a folder, or the name of a Hub dataset",
+        )
     path = Path(source)
     try:
         if path.is_file():
