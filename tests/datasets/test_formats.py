@@ -13,6 +13,7 @@ import shlex
 import shutil
 import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import pyarrow
@@ -48,7 +49,7 @@ def formats(tmp_path_factory):
     """The files of the table: those of text as they lie in tests/formats, and made from them what is no text."""
     folder = tmp_path_factory.mktemp("formats") / "formats"
     shutil.copytree(HERE, folder)
-    for place in ("pictures", "voc", "imagefolder", "coco/images"):
+    for place in ("pictures", "voc", "imagefolder", "coco/images", "yolo/images/train"):
         for number in range(6):
             draw(folder / place / f"{number}.png", "square" if number % 2 else "circle")
     for number in range(6):
@@ -58,6 +59,9 @@ def formats(tmp_path_factory):
     (folder / "reviews.jsonl.zst").write_bytes(pyarrow.compress(lines, codec="zstd", asbytes=True))
     (folder / "reviews.csv.bz2").write_bytes(bz2.compress((folder / "reviews.csv").read_bytes()))
     (folder / "reviews.tsv.xz").write_bytes(lzma.compress((folder / "reviews.tsv").read_bytes()))
+    with zipfile.ZipFile(folder / "reviews.zip", "w") as packed:
+        packed.writestr("reviews/reviews.csv", (folder / "reviews.csv").read_bytes())
+        packed.writestr("__MACOSX/reviews/._reviews.csv", b"made by a computer")
     (folder / "reviews_utf16.csv").write_text((folder / "reviews.csv").read_text(), encoding="utf-16")
     _arrow(folder)
     return folder
@@ -162,6 +166,13 @@ ROWS: dict[str, list[tuple[object, object]]] = {
     "paraphrases.csv": [("How do I bake bread?", "1"), ("How do I bake bread?", "0")],
     "similarity.tsv": [("How do I bake bread?", (4.5,)), ("How do I bake bread?", (0.1,))],
     **dict.fromkeys((file for file, _ in COMMANDS if file.startswith("entities")), ENTITIES),
+    "treebank.conllu": [
+        (("Mina", "does", "n't", "sail", "."), ("PROPN", "AUX", "PART", "VERB", "PUNCT")),
+        (
+            ("Tomas", "writes", ",", "and", "Ada", "reads", "."),
+            ("PROPN", "VERB", "PUNCT", "CCONJ", "PROPN", "VERB", "PUNCT"),
+        ),
+    ],
     "squad.json": [
         ("When was the mill built?", (("1871", 22),)),
         ("When did it burn down?", (("1902", 46),)),
@@ -176,7 +187,7 @@ ROWS: dict[str, list[tuple[object, object]]] = {
     **dict.fromkeys(("alpaca.json", "sharegpt.json"), CATS),
 }
 IMAGES = ("classes", "imagefolder", "pictures.csv", "web_pictures.csv", "pictures.parquet")
-OBJECTS = ("coco", "objects.jsonl", "boxes.jsonl", "voc")
+OBJECTS = ("coco", "objects.jsonl", "boxes.jsonl", "voc", "yolo")
 TEXTS = [(file, command) for file, command in COMMANDS if file not in (*IMAGES, *OBJECTS, "chat.jsonl")]
 
 
@@ -223,8 +234,9 @@ def test_objects_have_their_boxes(file, formats):
     rows = table_of(dict(COMMANDS)[file], formats).rows
     first = "square" if file == "coco" else "circle"
     other = {"square": "circle", "circle": "square"}[first]
-    assert [row.target for row in rows][:5] == [((name, BOX),) for name in (first, other, first, other, first)]
-    assert rows[5].target == (() if file == "coco" else ((other, BOX),))
+    found = [[(name, pytest.approx(box, abs=1e-4)) for name, box in row.target] for row in rows]
+    assert found[:5] == [[(name, BOX)] for name in (first, other, first, other, first)]
+    assert found[5] == ([] if file == "coco" else [(other, BOX)])
     assert [Path(row.input).name for row in rows] == [f"{number}.png" for number in range(6)]
 
 

@@ -322,9 +322,80 @@ def test_a_folder_of_several_sets_is_refused_and_a_pattern_names_one(tmp_path):
     assert "several data sets" in text
     assert "test-*-of-*.parquet, train-*-of-*.parquet" in text
     assert contents(f"{tmp_path}/data/train-*.parquet") == [("train0", "x"), ("train1", "x")]
-    assert "no Parquet files" in message(f"{tmp_path}/data/dev-*.parquet")
-    write(tmp_path / "data" / "train.csv", "text,label")
-    assert "not Parquet" in message(f"{tmp_path}/data/train*")
+    assert "the pattern names no files" in message(f"{tmp_path}/data/dev-*.parquet")
+    assert "the pattern names folders" in message(f"{tmp_path}/dat*")
+
+
+def test_shards_of_any_kind_are_one_data_set(tmp_path):
+    lines = [{"text": f"row {number}", "label": number % 2} for number in range(30)]
+    for shard, part in enumerate((lines[:3], lines[3:4], lines[4:])):  # shard-10 comes behind shard-2
+        text = "".join(json.dumps(one) + "\n" for one in part)
+        write(tmp_path / "lines" / f"shard-{(1, 2, 10)[shard]}.jsonl", text)
+        rows = "".join(f'"{one["text"]}",{one["label"]}\n' for one in part)
+        write(tmp_path / "tables" / f"{(1, 2, 10)[shard]}.csv.gz", gzip.compress(f"text,label\n{rows}".encode()))
+    expected = [(one["text"], str(one["label"])) for one in lines]
+    for source in (tmp_path / "lines", f"{tmp_path}/lines/*.jsonl", tmp_path / "tables"):
+        table = read(source, columns=Columns(target=values.label))
+        assert [(row.input, row.target) for row in table.rows] == expected
+        assert [table.rows[place].input for place in (29, 0, 4, 3)] == ["row 29", "row 0", "row 4", "row 3"]
+        assert len({row.line for row in table.rows}) == 30
+        kept = table.without({table.rows[5].line: "bad", table.rows[3].line: "bad"}, 1.0, "")
+        assert [row.input for row in kept.rows] == [f"row {n}" for n in range(30) if n not in (5, 3)]
+    write(tmp_path / "lines" / "shard-2.jsonl", '{"text": "a"}\nbroken\n')
+    text = message(tmp_path / "lines")
+    assert "shard-2.jsonl, line 2: broken JSON" in text
+    write(tmp_path / "lines" / "test.jsonl", LINES)
+    assert "several data sets" in message(tmp_path / "lines")
+
+
+def test_sentences_of_several_files_keep_lines_of_their_own(tmp_path):
+    for number in range(2):
+        write(tmp_path / f"{number}.conll", "a O\nb O\nc B-X\n\nd O\n\n")
+    table = read(tmp_path, columns=WORDS)
+    assert [(row.input, row.line) for row in table.rows] == [
+        (("a", "b", "c"), 1), (("d",), 5), (("a", "b", "c"), 6), (("d",), 10),
+    ]  # fmt: skip
+
+
+def test_a_zip_holds_one_file(tmp_path):
+    import zipfile
+
+    def packed(name: str, *files: str) -> Path:
+        with zipfile.ZipFile(tmp_path / name, "w") as file:
+            for one in files:
+                file.writestr(one, LINES)
+        return tmp_path / name
+
+    assert contents(packed("x.zip", "x/train.jsonl", "__MACOSX/x/._train.jsonl")) == AB
+    text = message(packed("y.zip", "train.jsonl", "test.jsonl"))
+    assert "a .zip with 2 files" in text
+    assert "train.jsonl, test.jsonl" in text
+    assert "save the sheet as CSV" in message(packed("z.xlsx", "xl/workbook.xml", "xl/styles.xml"))
+    assert "cannot be unpacked" in message(write(tmp_path / "w.zip", (tmp_path / "x.zip").read_bytes()[:60]))
+
+
+def test_the_split_that_is_read_of_a_saved_dictionary_is_said(tmp_path):
+    rows = datasets.Dataset.from_dict({"text": ["a", "b"], "label": ["1", "0"]})
+    datasets.DatasetDict({"train": rows, "validation": rows}).save_to_disk(tmp_path)
+    assert read(tmp_path).remarks == (f"the split 'train' is read; there are also {tmp_path / 'validation'}",)
+    assert contents(tmp_path / "validation") == AB
+
+
+def test_yolo_has_its_boxes_in_shares_and_its_names_in_a_file(tmp_path):
+    for split in ("train", "valid"):  # as Roboflow exports them
+        picture(tmp_path / split / "images" / "a.png", 1)  # 32 x 32
+        picture(tmp_path / split / "images" / "b.png", 2)
+        write(tmp_path / split / "labels" / "a.txt", "1 0.5 0.5 0.5 0.25\n0 0.25 0.75 0.5 0.5\n")
+    assert "the names of the classes are not known" in message(tmp_path / "valid" / "images", columns=OBJECTS)
+    write(tmp_path / "data.yaml", "train: ../train/images\nnc: 2\nnames: ['cat', 'dog']\n")
+    expected = [(("dog", (8, 12, 24, 20)), ("cat", (0, 16, 16, 32))), ()]
+    for place in ("train/images", "train", "valid", ""):
+        table = read(tmp_path / place, columns=OBJECTS)
+        assert [row.target for row in table.rows] == expected
+    assert table.remarks == (f"the images in {tmp_path / 'train' / 'images'} are read",)
+    for line, said in (("2 0.5 0.5 0.5 0.5", "no box of one of 2 classes"), ("cat 1 1", "no class and four numbers")):
+        write(tmp_path / "train" / "labels" / "b.txt", line)
+        assert f"line 2: b.txt: {line!r} is {said}" in message(tmp_path, columns=OBJECTS)
 
 
 def picture(path: Path, shade: int) -> Path:
@@ -415,6 +486,13 @@ def test_coco(tmp_path):
         assert said in message(write(base / "x.json", coco(wrong)), columns=OBJECTS)
     text = message(write(base / "x.json", coco(cat, images=[{"id": 7}, 3])), columns=OBJECTS)
     assert "2 bad lines" in text
+    sizes = [{"id": 7, "file_name": "a.png", "width": 64, "height": 32}]
+    text = message(write(base / "x.json", coco(cat, images=sizes)), columns=OBJECTS)
+    assert "line 1: a.png is 32 x 32, and its boxes are for 64 x 32" in text
+    text = message(write(base / "x.json", coco(cat, {**cat, "image_id": 9})), columns=OBJECTS)
+    assert "objects of 1 images that are not listed (image_id 9)" in text
+    table = read(write(base / "x.json", coco(cat, {**cat, "iscrowd": 1})), columns=OBJECTS)
+    assert table.remarks == ("1 crowds (iscrowd) are left out",)
 
 
 def test_rows_are_a_sequence(tmp_path):

@@ -313,6 +313,27 @@ def test_shades_of_an_unknown_range_are_refused(tmp_path, kind):
         values.image(path.name, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "box",
+    [
+        {"xmin": 5, "ymin": 6, "xmax": 15, "ymax": 20},
+        {"x1": 5, "y1": 6, "x2": 15, "y2": 20},
+        {"left": 5, "top": 6, "right": 15, "bottom": 20},
+        {"x": 5, "y": 6, "width": 10, "height": 14},
+        {"left": 5, "top": 6, "width": 10, "height": 14},
+        {"x": 5, "y": 6, "w": 10, "h": 14},
+    ],
+)
+def test_a_box_may_name_its_numbers(box):
+    for key in ("box", "bbox"):
+        assert values.objects([{"label": "cat", key: box}], HERE) == (("cat", (5, 6, 15, 20)),)
+
+
+def test_boxes_in_shares_of_the_image_are_refused():
+    with pytest.raises(values.InvalidValue, match="within one pixel for 'cat'"):
+        values.objects([{"label": "cat", "bbox": [0.1, 0.2, 0.5, 0.5]}], HERE)
+
+
 @pytest.mark.parametrize("boxes", ["bbox", "Bboxes", "boxes", "box"])
 def test_boxes_and_labels_may_be_columns_of_their_own(tmp_path, boxes):
     Image.new("L", (40, 40)).save(tmp_path / "a.png")

@@ -19,6 +19,7 @@ INPUTS = (
 TARGETS = (
     *("target", "text", "label", "output", "answer", "summary", "reference", "highlights", "completion"),
     *("response", "human_reference", "ref", "translation", "sentiment", "class", "tgt", "zh"),
+    *("gold_label", "category", "intent", "emotion", "polarity", "stars", "rating"),
 )
 
 #: Two texts of one row that are read together; the first is the input.

@@ -41,7 +41,8 @@ class Table:
     """The rows of one source, and the columns they were taken from.
 
     `left_out` has the lines that could not be used, with the reason; `columns` are all columns of the source,
-    and `second` is the one that is read together with the target (the labels of boxes).
+    and `second` is the one that is read together with the target (the labels of boxes). `remarks` say what of the
+    source was chosen or left out.
     """
 
     rows: Sequence[Row]
@@ -52,6 +53,7 @@ class Table:
     left_out: Mapping[int, str] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
     second: str | None = None
+    remarks: tuple[str, ...] = ()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -97,7 +99,9 @@ def read(
     expected = row_with(dict.fromkeys((chosen_input, chosen_target)))
     refuse(str(source), problems, raw.total, share, expected)
     _need_rows(source, rows, problems)
-    return Table(rows, chosen_input, chosen_target, guessed, str(source), problems, tuple(raw.columns), second)
+    return Table(
+        rows, chosen_input, chosen_target, guessed, str(source), problems, tuple(raw.columns), second, raw.remarks
+    )
 
 
 def read_inputs(source: str | Path, input: str | None = None, columns: Columns = TEXT) -> Sequence[Row]:

@@ -54,8 +54,8 @@ class Classify(Task):
 
     def fit(self, rows: Sequence[Row]) -> Self:
         """Labels: all that occur in `rows`. Raises GraftuneError for fewer than two, or a weight of no label."""
-        names = self.labels or labels.labels_of(row.target for row in rows)
-        return replace(self, labels=tuple(names), weights=_weights(self.weights, names, rows))
+        names = labels.labels_of((row.target for row in rows), self.labels)
+        return replace(self, labels=names, weights=_weights(self.weights, names, rows))
 
     def problem(self, row: Row) -> str | None:
         return None if row.target in self.known else labels.unknown_label(row.target, self.known)
@@ -84,6 +84,8 @@ def _weights(
         return {name: len(rows) / (len(names) * max(count, 1)) for name, count in counts.items()}
     if strange := [name for name in weights if name not in names]:
         raise unknown("label in weights", strange[0], names)
+    if bad := {name: weight for name, weight in weights.items() if not 0 <= float(weight) < float("inf")}:
+        raise GraftuneError("bad weight of a label", received=bad, expected="finite numbers, none below 0")
     return {name: float(weights.get(name, 1.0)) for name in names}
 
 

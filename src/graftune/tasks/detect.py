@@ -58,7 +58,7 @@ class Detect(Task):
 
     def fit(self, rows: Sequence[Row]) -> Self:
         """Labels: those of all objects."""
-        names = self.labels or labels.labels_of((label for row in rows for label, _ in row.target), least=1)
+        names = labels.labels_of((label for row in rows for label, _ in row.target), self.labels, least=1)
         return replace(self, labels=tuple(names))
 
     def problem(self, row: Row) -> str | None:

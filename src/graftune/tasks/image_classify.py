@@ -47,7 +47,7 @@ class ImageClassify(Task):
 
     def fit(self, rows: Sequence[Row]) -> Self:
         """Labels: all that occur in `rows`."""
-        return replace(self, labels=tuple(self.labels or labels.labels_of(row.target for row in rows)))
+        return replace(self, labels=labels.labels_of((row.target for row in rows), self.labels))
 
     def problem(self, row: Row) -> str | None:
         return None if row.target in self.known else labels.unknown_label(row.target, self.known)

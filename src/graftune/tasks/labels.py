@@ -7,8 +7,13 @@ from collections.abc import Iterable, Sequence
 from graftune.errors import GraftuneError
 
 
-def labels_of(targets: Iterable[str], least: int = 2) -> tuple[str, ...]:
-    """All labels in a natural order. Raises GraftuneError for fewer than `least`."""
+def labels_of(targets: Iterable[str], named: Sequence[str] | None = None, least: int = 2) -> tuple[str, ...]:
+    """The labels that the user has named, else all that occur, in a natural order.
+
+    Raises GraftuneError for fewer than `least`, and for one that is named twice.
+    """
+    if named:
+        return _distinct(named)
     names = sorted(set(targets), key=natural)
     if len(names) < least:
         raise GraftuneError(
@@ -17,6 +22,13 @@ def labels_of(targets: Iterable[str], least: int = 2) -> tuple[str, ...]:
             expected=f"at least {least} different target{'s' * (least > 1)} in the training rows",
             do="check the target column",
         )
+    return tuple(names)
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """The labels that a user names. Raises GraftuneError where one is named twice."""
+    if twice := [name for name in dict.fromkeys(names) if list(names).count(name) > 1]:
+        raise GraftuneError("a label is named twice", received=", ".join(map(repr, twice)), expected="different labels")
     return tuple(names)
 
 

@@ -48,7 +48,7 @@ class MultiLabel(Task):
         return "labels that the training rows have"
 
     def fit(self, rows: Sequence[Row]) -> Self:
-        names = self.labels or labels.labels_of((label for row in rows for label in row.target), least=1)
+        names = labels.labels_of((label for row in rows for label in row.target), self.labels, least=1)
         return replace(self, labels=tuple(names))
 
     def problem(self, row: Row) -> str | None:

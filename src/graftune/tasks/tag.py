@@ -47,7 +47,10 @@ class Tag(Task):
     name: ClassVar[str] = "tag"
     metric: ClassVar[str] = "f1"
     columns: ClassVar[Columns] = Columns(
-        ("tokens", "words", "input", "text"), ("tags", "ner_tags", "labels", "target"), values.words, values.words
+        ("tokens", "words", "input", "text"),
+        ("tags", "ner_tags", "labels", "target", "upos"),
+        values.words,
+        values.words,
     )
 
     @property
@@ -64,7 +67,7 @@ class Tag(Task):
         if rows and not any(len(row.target) == len(row.input) for row in rows):
             raise bad_lines(self.name, {row.line: _lengths(row) for row in rows}, "a tag for every word")
         found = (tag for row in rows if len(row.target) == len(row.input) for tag in row.target)
-        return replace(self, labels=tuple(self.labels or labels.labels_of(found)))
+        return replace(self, labels=labels.labels_of(found, self.labels))
 
     def problem(self, row: Row) -> str | None:
         """Another number of tags than of words, or an unknown tag."""

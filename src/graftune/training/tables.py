@@ -153,12 +153,12 @@ def announce(tables: Tables, recipe: Recipe, say: Callable[[str], None]) -> None
 
 
 def announce_table(table: Table, task: Task, say: Callable[[str], None]) -> None:
-    """Say aloud which columns were guessed, which were not read, and which lines were left out."""
+    """Say aloud which columns were guessed, what was not read, and which lines were left out."""
     if table.guessed:
         say(f"{table.source}: {table.input!r} -> {table.target!r} (guessed; name them with --input and --target)")
     if rest := not_read(table.columns, (table.input, table.target, str(table.second), *task.reads)):
         say(f"{table.source}: columns not read: {', '.join(rest)}")
-    for remark in label_remarks(table, task):
+    for remark in (*table.remarks, *label_remarks(table, task)):
         say(f"{table.source}: {remark}")
     if table.left_out:
         count = f"{len(table.left_out)} bad line{'s' * (len(table.left_out) > 1)} left out"

@@ -41,7 +41,7 @@ def load(source: str | Path) -> Records:
     except OSError as error:
         raise GraftuneError(f"{source}: cannot be read", received=str(error), do="check the file") from error
     if "*" in str(source):
-        return unfolded(folders.matching(str(source)))
+        return unfolded(folders.matching(str(source), _file))
     if isinstance(source, Path) or _looks_like_a_file(str(source)):
         raise GraftuneError(
             "no such file",

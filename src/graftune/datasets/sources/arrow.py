@@ -123,7 +123,10 @@ def saved(folder: Path) -> Records:
             expected="one split, or one of them named train",
             do=f"name one of them: {folder / next(iter(found), '')}",
         )
-    return ArrowRecords(found["train"])
+    records = ArrowRecords(found["train"])
+    if others := [str(folder / name) for name in found if name != "train"]:
+        records.remarks = (f"the split 'train' is read; there are also {', '.join(others)}",)
+    return records
 
 
 def is_saved(folder: Path) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from graftune.datasets.sources.places import around
+from graftune.datasets.sources.places import around, as_said
 from graftune.datasets.sources.records import HeldRecords, Record, Records
 from graftune.datasets.values import InvalidValue
 
@@ -17,13 +17,19 @@ def is_coco(document: Mapping[str, Any]) -> bool:
 
 
 def records(document: Mapping[str, Any], folder: Path) -> Records:
-    """A record for each image: its file, and its objects. Crowds (iscrowd) are left out: COCO trains without them."""
+    """A record for each image: its file, and its objects. Crowds (iscrowd) are left out: COCO trains without them.
+
+    Objects of images that are not listed are one more bad line.
+    """
     names: dict[Any, Any] = {}
     for category in _mappings(document["categories"]):
         names[_key(category.get("id"))] = category.get("name")
     objects: dict[Any, list[dict[str, Any]]] = {}
+    crowds = 0
     for one in _mappings(document["annotations"]):
-        if not one.get("iscrowd"):
+        if one.get("iscrowd"):
+            crowds += 1
+        else:
             objects.setdefault(_key(one.get("image_id")), []).append(one)
     found: list[Record] = []
     problems: dict[int, str] = {}
@@ -33,7 +39,15 @@ def records(document: Mapping[str, Any], folder: Path) -> Records:
             found.append(Record(number, _record(image, names, objects, places)))
         except InvalidValue as error:
             problems[number] = str(error)
-    return HeldRecords(found, ["image", "objects"], problems)
+    listed = {_key(image.get("id")) for image in _mappings(document["images"])}
+    if strange := [image for image in objects if image not in listed]:
+        shown = ", ".join(strange[:3]) + ", …" * (len(strange) > 3)
+        problems[len(document["images"]) + 1] = (
+            f"objects of {len(strange)} images that are not listed (image_id {shown})"
+        )
+    records = HeldRecords(found, ["image", "objects"], problems)
+    records.remarks = (f"{crowds} crowds (iscrowd) are left out",) * bool(crowds)
+    return records
 
 
 def _record(
@@ -47,7 +61,9 @@ def _record(
         if category not in names:
             raise InvalidValue(f"an object of the category {category}, which is not listed")
         own.append({"label": names[category], "bbox": one.get("bbox")})
-    return {"image": str(_found(image["file_name"], places)), "objects": own}
+    place = _found(image["file_name"], places)
+    as_said(place, image.get("width"), image.get("height"))
+    return {"image": str(place), "objects": own}
 
 
 def _found(name: str, places: list[Path]) -> Path:

@@ -10,15 +10,17 @@ from graftune.datasets.sources.text import whole
 
 DOCUMENT = "-DOCSTART-"
 TAG = re.compile(r"O|[BIESLUM]-\S+")
+CONLL_U = ("tokens", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")  # behind the counter
+JOINED = re.compile(r"\d+[-.]\d+\t(?:[^\t]*\t){8}[^\t]*$")  # a word of several, or one that is not written
 LOOKED_AT = 200  # lines that tell whether a text has columns
 
 
 def read(path: Path, shown: str) -> Records:
     """Sentences as columns `tokens` (the first field of each line) and `tags` (the last), by their first lines.
 
-    Where the first field counts the words of each sentence, the word is the second.
-
-    Document marks and comments (a line that starts with # and does not end on a tag of other lines) are left out.
+    Where the first field counts the words of each sentence, the word is the second. Fields between them are `field 2`,
+    `field 3`, …; CoNLL-U's ten have names of their own. Document marks, comments (a line that starts with # and does
+    not end on a tag of other lines), and CoNLL-U's joined and empty words (2-3, 4.1) are left out.
     """
     lines = whole(path, shown).split("\n")
     words = [found for line in lines if not _aside(line) and (found := fields(line))]
@@ -27,16 +29,15 @@ def read(path: Path, shown: str) -> Records:
     records: list[Record] = []
     problems: dict[int, str] = {}
     sentence: list[list[str]] = []
-    word = 1 if width > 2 and _counted(lines) else 0
+    columns = _columns(width, counted=width > 2 and _counted(lines))
     start, wrong = 0, False
     for number, line in enumerate([*lines, ""], 1):
         found = fields(line)
         if not found:
             if sentence and not wrong:
-                tokens, tags = [one[word] for one in sentence], [one[-1] for one in sentence]
-                records.append(Record(start, {"tokens": tokens, "tags": tags}))
+                records.append(Record(start, {name: [one[at] for one in sentence] for at, name in columns.items()}))
             sentence, wrong = [], False
-        elif found[0] == DOCUMENT or (line.startswith("#") and found[-1] not in known):
+        elif found[0] == DOCUMENT or JOINED.match(line) or (line.startswith("#") and found[-1] not in known):
             continue
         elif len(found) != width or width < 2:
             expected = f"the first line has {width}" if width > 1 else "a word and its tag were expected"
@@ -45,7 +46,16 @@ def read(path: Path, shown: str) -> Records:
         else:
             start = start if sentence else number
             sentence.append(found)
-    return HeldRecords(records, ["tokens", "tags"], problems)
+    return HeldRecords(records, list(columns.values()), problems)
+
+
+def _columns(width: int, *, counted: bool) -> dict[int, str]:
+    """The names of the fields that are read, by their places."""
+    if counted and width == len(CONLL_U) + 1:
+        return dict(enumerate(CONLL_U, 1))
+    word = 1 if counted else 0
+    others = {at: f"field {at + 1}" for at in range(word + 1, width - 1)}
+    return {word: "tokens", **others, max(width - 1, 1): "tags"}
 
 
 def _counted(lines: list[str]) -> bool:
@@ -78,4 +88,4 @@ def looks_like_it(text: str) -> bool:
 
 
 def _aside(line: str) -> bool:
-    return line.startswith((DOCUMENT, "# "))
+    return line.startswith((DOCUMENT, "# ")) or bool(JOINED.match(line))

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from graftune.datasets.sources import arrow, image_folder, voc
+from graftune.datasets.sources import arrow, image_folder, voc, yolo
+from graftune.datasets.sources.joined import Joined
 from graftune.datasets.sources.places import ANNOTATIONS, hidden
 from graftune.datasets.sources.plain import PACKED
 from graftune.datasets.sources.records import Records
@@ -24,8 +25,8 @@ def read(folder: Path, file: Callable[[Path], Records], files: Collection[str]) 
         raise GraftuneError(
             "the data is a folder, not a file",
             received=str(folder),
-            expected=f"a {', '.join(sorted(files))} file, or a folder of Pascal VOC files (.xml), of Parquet files, of "
-            "images by class, of images with metadata.jsonl, or of save_to_disk",
+            expected=f"a {', '.join(sorted(files))} file, or a folder of Pascal VOC files (.xml), of YOLO, of shards, "
+            "of images by class, of images with metadata.jsonl, or of save_to_disk",
             do="name one file in it",
         )
     records.folder = folder
@@ -40,6 +41,10 @@ def _data_of(folder: Path, file: Callable[[Path], Records], files: Collection[st
     for place in (folder, folder / "data"):
         if paths := sorted(place.glob("*.parquet")):
             return arrow.shards(_one_set(paths, folder), str(folder))
+    if labelled := yolo.place(folder):
+        records = yolo.read(labelled)
+        records.remarks = (f"the images in {labelled} are read",) * (labelled != folder)
+        return records
     if metadata := image_folder.metadata(folder):
         return file(metadata)
     documents = [one for name in ANNOTATIONS for one in sorted((folder / name).glob("*.json"))]
@@ -48,8 +53,8 @@ def _data_of(folder: Path, file: Callable[[Path], Records], files: Collection[st
     found = (
         documents or [one for one in sorted(folder.iterdir()) if _is_data(one, files)] or image_folder.splits(folder)
     )
-    if len(found) == 1 and found[0].is_file():
-        return file(found[0])
+    if found and all(one.is_file() for one in found) and len(_sets(found)) == 1:
+        return _joined(found, file)
     if found:
         raise image_folder.several(folder, found)
     return image_folder.read(folder) if image_folder.classes(folder) else None
@@ -62,11 +67,25 @@ def _is_data(path: Path, files: Collection[str]) -> bool:
     return path.is_file() and not hidden(path) and bool(ends) and ends[-1] in files and ends[-1] != ".txt"
 
 
-def _one_set(paths: list[Path], folder: Path) -> list[Path]:
-    """The files, which differ in numbers alone. Raises GraftuneError where they are several sets (train-, test-)."""
+def _sets(paths: list[Path]) -> dict[str, list[Path]]:
+    """Files by their names without numbers: shards of one set have one such name."""
     sets: dict[str, list[Path]] = {}
     for path in paths:
         sets.setdefault(re.sub(r"\d+", "*", path.name), []).append(path)
+    return sets
+
+
+def _joined(paths: list[Path], file: Callable[[Path], Records]) -> Records:
+    """One file, or several as one data set, in the order of their numbers."""
+    if len(paths) == 1:
+        return file(paths[0])
+    paths = sorted(paths, key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)])
+    return Joined([file(path) for path in paths], [path.name for path in paths])
+
+
+def _one_set(paths: list[Path], folder: Path) -> list[Path]:
+    """The files, which differ in numbers alone. Raises GraftuneError where they are several sets (train-, test-)."""
+    sets = _sets(paths)
     if len(sets) > 1:
         raise GraftuneError(
             "the folder holds several data sets",
@@ -77,16 +96,18 @@ def _one_set(paths: list[Path], folder: Path) -> list[Path]:
     return paths
 
 
-def matching(pattern: str) -> Records:
-    """The Parquet files that a pattern names. Raises GraftuneError for none, and for files that are no Parquet."""
+def matching(pattern: str, file: Callable[[Path], Records]) -> Records:
+    """The files that a pattern names, as one data set. Raises GraftuneError for none, and for folders."""
     paths = [Path(path) for path in sorted(glob.glob(pattern))]
-    if not paths or any(path.suffix.lower() != ".parquet" for path in paths):
+    if not paths or not all(path.is_file() for path in paths):
         raise GraftuneError(
-            "the pattern names no Parquet files" if not paths else "the pattern names files that are not Parquet",
+            "the pattern names no files" if not paths else "the pattern names folders",
             received=f"{pattern}: {', '.join(path.name for path in paths[:5]) or 'nothing'}",
-            expected="Parquet files, which are read as one",
+            expected="files, which are read as one data set",
             do="correct the pattern, or name one file",
         )
+    if any(path.suffix.lower() != ".parquet" for path in paths):
+        return _joined(paths, file)
     records = arrow.shards(paths, pattern)
     records.folder = paths[0].parent
     return records

@@ -19,7 +19,7 @@ HEAD = 2**16  # bytes that tell what a file is
 MARK = b"\xef\xbb\xbf"  # that UTF-8 may start with
 
 LINES: Final = (".jsonl", ".ndjson")
-COLUMNS: Final = (".conll", ".bio", ".iob", ".iob2")
+COLUMNS: Final = (".conll", ".bio", ".iob", ".iob2", ".conllu")
 READERS: Final[dict[str, Reader]] = {
     **dict.fromkeys(LINES, json_lines.read),
     ".json": json_document.read,

@@ -8,6 +8,7 @@ import gzip
 import lzma
 import shutil
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from graftune.errors import GraftuneError
 
 #: How packed files end, and what they begin with.
 PACKED: Final[dict[str, bytes]] = {
-    ".gz": b"\x1f\x8b", ".bz2": b"BZh", ".xz": b"\xfd7zXZ\0", ".zst": b"\x28\xb5\x2f\xfd",
+    ".gz": b"\x1f\x8b", ".bz2": b"BZh", ".xz": b"\xfd7zXZ\0", ".zst": b"\x28\xb5\x2f\xfd", ".zip": b"PK\x03\x04",
 }  # fmt: skip
 
 
@@ -35,7 +36,7 @@ def plain(path: Path) -> Plain:
     name = path.name
     if kind:
         held = tempfile.TemporaryDirectory(prefix="graftune-")
-        name = path.stem if path.suffix.lower() in PACKED else path.name
+        name = _inner_name(path) if kind == ".zip" else path.stem if path.suffix.lower() in PACKED else path.name
         path = _unpacked(path, kind, Path(held.name) / name)
     encoding = _encoding(_start(path))
     if encoding:
@@ -58,7 +59,7 @@ def _unpacked(path: Path, kind: str, target: Path) -> Path:
     try:
         with _opener(kind)(path) as packed, target.open("wb") as file:
             shutil.copyfileobj(packed, file, 2**20)
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError) as error:  # a password
         raise GraftuneError(
             f"{path}: cannot be unpacked", received=str(error) or type(error).__name__, do="copy the file again"
         ) from error
@@ -66,7 +67,38 @@ def _unpacked(path: Path, kind: str, target: Path) -> Path:
 
 
 def _opener(kind: str) -> Callable[[Path], IO[bytes]]:
-    return {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _zstandard}[kind]  # type: ignore[return-value]
+    return {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _zstandard, ".zip": _zipped}[kind]  # type: ignore[return-value]
+
+
+def _inner_name(path: Path) -> str:
+    """The name of the one file in a .zip. Raises GraftuneError for several, and for Excel's files, which are .zip."""
+    if path.suffix.lower() in (".xlsx", ".xlsm", ".ods"):
+        raise GraftuneError(
+            f"{path}: a workbook, not a table", received=path.suffix, expected="CSV", do="save the sheet as CSV (UTF-8)"
+        )
+    try:
+        with zipfile.ZipFile(path) as packed:
+            names = [one.filename for one in packed.infolist() if not one.is_dir() and not _aside(one.filename)]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise GraftuneError(f"{path}: cannot be unpacked", received=str(error), do="copy the file again") from error
+    if len(names) != 1:
+        raise GraftuneError(
+            f"{path}: a .zip with {len(names)} files",
+            received=", ".join(names[:5]) or "nothing",
+            expected="one file",
+            do="unpack it, and name a file or a folder of it",
+        )
+    return Path(names[0]).name
+
+
+def _aside(name: str) -> bool:
+    """What a computer adds by itself (__MACOSX, .DS_Store)."""
+    return any(part.startswith((".", "__MACOSX")) for part in Path(name).parts)
+
+
+def _zipped(path: Path) -> IO[bytes]:
+    packed = zipfile.ZipFile(path)
+    return packed.open(next(name for name in packed.namelist() if not name.endswith("/") and not _aside(name)))
 
 
 def _zstandard(path: Path) -> Any:

@@ -27,13 +27,15 @@ class Records(ABC):
     """The records of a source by their positions, from 0; a bad one is in `problems`, by its line.
 
     `columns` are in order of appearance, `total` counts good and bad records, `folder` is where relative paths start,
-    and `held` is what has to live as long as the records do (a temporary folder).
+    `remarks` say what was chosen or left out, and `held` is what has to live as long as the records do (a temporary
+    folder).
     """
 
     columns: list[str]
     problems: dict[int, str]
     total: int
     folder: Path = Path()
+    remarks: tuple[str, ...] = ()
     held: object = None
 
     @abstractmethod
@@ -47,6 +49,11 @@ class Records(ABC):
     def lines(self, positions: numpy.ndarray) -> numpy.ndarray:
         """The lines of these positions: here the next number, as for everything that has no lines of its own."""
         return positions.astype(numpy.int64) + 1
+
+    @property
+    def last_line(self) -> int:
+        """The last line of a record, good or bad."""
+        return self.total
 
     def digest(self) -> bytes | None:
         """Of all bytes that the records come from, where these are one large file; None elsewhere."""
@@ -70,6 +77,10 @@ class HeldRecords(Records):
 
     def lines(self, positions: numpy.ndarray) -> numpy.ndarray:
         return numpy.array([record.line for record in self.records], numpy.int64)[positions]
+
+    @property
+    def last_line(self) -> int:
+        return max([*(record.line for record in self.records[-1:]), *self.problems, self.total])
 
 
 def numbered(rows: Iterable[Any], problems: dict[int, str] | None = None) -> HeldRecords:

@@ -87,6 +87,10 @@ class SeparatedRecords(Records):
     def lines(self, positions: numpy.ndarray) -> numpy.ndarray:
         return self.numbers[positions].astype(numpy.int64)
 
+    @property
+    def last_line(self) -> int:
+        return int(self.numbers[-1]) if len(self.numbers) else 0
+
     def digest(self) -> bytes | None:
         return digest_of(self.path)
 

@@ -29,7 +29,7 @@ class Translations(Records):
         self.records = records
         self.columns = list(dict.fromkeys([*languages, *(name for name in records.columns if name != NAME)]))
         self.problems, self.total = records.problems, records.total
-        self.folder, self.held = records.folder, records.held
+        self.folder, self.held, self.remarks = records.folder, records.held, records.remarks
 
     def scan(self) -> Iterator[tuple[int, Record]]:
         return ((position, _unfolded(record)) for position, record in self.records.scan())

@@ -5,8 +5,9 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from graftune.datasets.sources.places import around, images
+from graftune.datasets.sources.places import around, as_said, images
 from graftune.datasets.sources.records import HeldRecords, Record, Records
+from graftune.datasets.values import InvalidValue
 
 
 def place(folder: Path) -> Path | None:
@@ -32,9 +33,13 @@ def read(folder: Path) -> Records:
                 }
                 for one in root.iter("object")
             ]
+            image = Path(known.get(file.stem) or root.findtext("filename") or f"{file.stem}.jpg")
+            as_said(image, *(int(root.findtext(f"size/{side}") or 0) for side in ("width", "height")))
+        except InvalidValue as error:
+            problems[number] = f"{file.name}: {error}"
+            continue
         except (ElementTree.ParseError, ValueError, OSError) as error:
             problems[number] = f"{file.name}: not a Pascal VOC file ({error})"
             continue
-        image = known.get(file.stem) or root.findtext("filename") or f"{file.stem}.jpg"
         records.append(Record(number, {"image": str(image), "objects": objects}))
     return HeldRecords(records, ["image", "objects"], problems)

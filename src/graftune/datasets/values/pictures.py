@@ -27,6 +27,9 @@ LABEL_KEYS: Final = (
     *("category", "categories", "label", "labels", "name", "class", "class_labels", "category_name", "category_id"),
 )
 CORNER_AND_SIZE: Final = ("bbox", "bboxes")
+#: The numbers of a box that is an object: its edges, or its left upper corner and size.
+NAMED_BOXES: Final = (("xmin", "ymin", "xmax", "ymax"), ("left", "top", "right", "bottom"), ("x1", "y1", "x2", "y2"))
+NAMED_SIZES: Final = (("x", "y", "width", "height"), ("left", "top", "width", "height"), ("x", "y", "w", "h"))
 EDGES: Final = ("box", "boxes")
 ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.]+://")
 CHECKED = 2**16  # images known to be good; a row is read again whenever it is used
@@ -119,7 +122,8 @@ def objects(value: Any, folder: Path) -> tuple[tuple[str, Box], ...]:
 
     A list with one object each, {"label": …, "box": […]}, or one object of lists, {"category": […], "bbox": [[…], …]}.
     The label may be called any of `LABEL_KEYS`. `box` and `boxes` are edges: left, top, right, bottom. `bbox` and
-    `bboxes` are as COCO has them: left, top, width, height. A box is four numbers, whatever its spelling.
+    `bboxes` are as COCO has them: left, top, width, height. A box is four numbers, or an object that names them
+    (`xmin`, `ymin`, `xmax`, `ymax`; `x`, `y`, `width`, `height`).
     """
     if isinstance(value, str):
         value = parsed(value)
@@ -156,14 +160,27 @@ def _object(one: Mapping[str, Any], folder: Path) -> tuple[str, Box]:
     if named is None or boxed is None:
         raise _incomplete("has an object", one)
     name, box = label(one[named], folder), one[boxed]
+    if isinstance(box, Mapping):
+        boxed, box = _spelled_out(box)
     if not is_list(box) or not all(isinstance(edge, int | float) and not isinstance(edge, bool) for edge in box):
         raise InvalidValue(f"has a box that is not four numbers for {name!r} ({short(box)})")
     if len(box) != 4:
         raise InvalidValue(f"has a box of {len(box)} numbers for {name!r}")
-    left, top, third, fourth = (number(edge, folder) for edge in box)
+    left, top, third, fourth = numbers = [number(edge, folder) for edge in box]
+    if max(numbers) <= 1 and any(edge % 1 for edge in numbers):
+        raise InvalidValue(f"has a box within one pixel for {name!r} ({short(box)}): pixels are expected, not shares")
     if boxed in CORNER_AND_SIZE:
         return name, (left, top, left + third, top + fourth)
     return name, (left, top, third, fourth)
+
+
+def _spelled_out(box: Mapping[str, Any]) -> tuple[str, Any]:
+    """Which kind of box an object is, and its four numbers; the object itself where it names others."""
+    for kind, spellings in ((EDGES, NAMED_BOXES), (CORNER_AND_SIZE, NAMED_SIZES)):
+        for names in spellings:
+            if all(name in box for name in names):
+                return kind[0], [box[name] for name in names]
+    return EDGES[0], box
 
 
 def _key(value: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
