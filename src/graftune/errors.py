@@ -13,7 +13,7 @@ class GraftuneError(Exception):
     """
 
     def __init__(self, problem: str, *, received: object = None, expected: object = None, do: str = "") -> None:
-        self.problem, self.received = problem, received
+        self.problem, self.received, self.expected, self.do = problem, received, expected, do
         lines = [problem]
         if received is not None:
             lines.append(f"  received: {received}")
@@ -22,6 +22,10 @@ class GraftuneError(Exception):
         if do:
             lines.append(f"  what to do: {do}")
         super().__init__("\n".join(lines))
+
+    def at(self, place: str) -> GraftuneError:
+        """The same error, that says where."""
+        return GraftuneError(f"{place}: {self.problem}", received=self.received, expected=self.expected, do=self.do)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> GraftuneError:

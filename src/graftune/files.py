@@ -16,6 +16,11 @@ from safetensors import SafetensorError
 
 from graftune.errors import GraftuneError
 
+UNWRITABLE = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT),
+    *(errno.ENAMETOOLONG, errno.EINVAL),
+)
+
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
@@ -37,7 +42,7 @@ def disk_errors(path: Path) -> Iterator[None]:
                 expected="free space on the disk",
                 do="free some space, or choose another --out; what was finished before is kept",
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        if error.errno in UNWRITABLE:
             raise GraftuneError(
                 f"cannot write {path}",
                 received=os.strerror(error.errno),
@@ -60,6 +65,17 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def check_place(path: Path) -> None:
+    """Raise GraftuneError where no file can be written to ``path``: before the work, not after it."""
+    with disk_errors(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _beside(path)
+        temporary.touch(exist_ok=False)
+        temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer, BertForTokenClassification
 
 from graftune.training import prepare, run
 from training.tiny import POSITIONS, classification_rows, generation_rows, log, same, tensors, write
@@ -74,7 +75,6 @@ def test_wrong_column(toys, graftune, tmp_path, no_base):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("", "line 3: empty line"),
         ('{"table": "n", "text": ', "line 3: broken JSON"),
         ('["n", "zero"]', "line 3: a JSON list"),
         ('{"table": "n"}', "line 3: no 'text'"),
@@ -191,6 +191,10 @@ def test_a_sequence_that_is_too_long(toys, graftune, tmp_path):
         (["--method", "lora", "--set", "prefix.length=3"], "--method prefix?"),
         (["--method", "dora", "--set", "dora.dora=false"], "what makes the method 'dora'"),
         (["--lr", "-1"], "greater than 0"),
+        (["--set", "seed=-1"], "greater than or equal to 0"),
+        (["--seed", str(2**70)], "less than 4294967296"),
+        (["--eval", ""], "no data is named"),
+        (["--train", " "], "no data is named"),
         (["--epochs", "0"], "greater than 0"),
         (["--epochs", "2"], "max_steps and epochs exclude each other"),
         (["--precision", "fp8"], "'fp32', 'bf16' or 'auto'"),
@@ -309,6 +313,34 @@ def test_bad_adapters(toys, graftune, tmp_path, adapter):
         refused(graftune("evaluate", "--eval", dev, "--adapter", folder, "--base", toys.llama), words)
         refused(graftune("generate", "--text", "n0", "--adapter", folder, "--base", toys.llama), words)
     refused(graftune("generate", "--text", "n0", "--adapter", adapter, "--base", toys.gpt2), "belongs to another base")
+
+
+def test_results_that_cannot_be_written(toys, graftune, tmp_path, adapter, monkeypatch):
+    monkeypatch.setattr("graftune.inference.predictor.Predictor.load", lambda *_, **__: pytest.fail("loaded too early"))
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path, tmp_path / "file" / "x.json", "/proc/x.json", tmp_path / ("x" * 300)):
+        for command in (["evaluate", "--eval", toys.data["generate"][1]], ["generate", "--text", "n0"]):
+            shaped(refused(graftune(*command, "--adapter", adapter, "--out", out), "cannot write", "another --out"))
+    shaped(refused(graftune("train", "--out", "/proc/x", *flags(toys)), "cannot write"))
+
+
+def test_an_adapter_of_another_task(toys, graftune, adapter):
+    train, _ = toys.data["classify"]
+    words = ("nothing is trained for the task 'classify'", "an adapter that has no head for it", "train it")
+    shaped(refused(graftune("evaluate", "--task", "classify", "--eval", train, "--adapter", adapter), *words))
+
+
+def test_a_head_that_nobody_trained(toys, graftune, tmp_path):
+    rows = [{"tokens": ["a", "b"], "tags": ["O", "B-X"]}]
+    file = write(tmp_path / "tags.jsonl", rows)
+    command = ("evaluate", "--task", "tag", "--eval", file, "--base")
+    shaped(refused(graftune(*command, toys.bert), "nothing is trained for the task 'tag'", "the plain base"))
+    names = {"id2label": {0: "B-X", 1: "O"}, "label2id": {"B-X": 0, "O": 1}}
+    BertForTokenClassification.from_pretrained(toys.bert, **names).save_pretrained(tmp_path / "trained")
+    AutoTokenizer.from_pretrained(toys.bert).save_pretrained(tmp_path / "trained")
+    done = graftune(*command, tmp_path / "trained")
+    assert done.code == 0, done.err
+    assert "accuracy" in done.out
 
 
 def test_a_folder_that_already_holds_a_run(toys, graftune, adapter):

@@ -33,7 +33,7 @@ def test_columns_that_are_usual_for_a_task_stay_so():
     ("columns", "line"),
     [
         (["id", "premis", "hypo", "gold_label"], "--input premis --target gold_label"),
-        (["question1", "question2", "is_duplicate"], "--input question1 --target is_duplicate"),
+        (["question1", "question2", "is_duplicate"], ": --target is_duplicate"),
         (["my text", "y"], "--input 'my text' --target y"),
         (["a"], "--input a --target COLUMN"),
     ],

@@ -42,6 +42,11 @@ class Head:
             **self.arguments,
         }
 
+    def is_of(self, base: Any, saved: Any) -> bool:
+        """Whether a checkpoint, by its config as saved, brings this head along, for the same labels."""
+        same = not self.labels or dict(saved.id2label) == dict(enumerate(self.labels))
+        return same and type(base).__name__ in (saved.architectures or ())
+
     def modules(self, base: Any) -> tuple[str, ...]:
         """Names of the new modules: those with parameters beside the base's body, without its pooler.
 

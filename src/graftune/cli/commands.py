@@ -23,6 +23,14 @@ def _threads(recipe: Recipe) -> None:
         torch.set_num_threads(recipe.threads)
 
 
+def _check_out(out: Path | None) -> None:
+    """Raise GraftuneError for a result that could not be written, before anything is computed."""
+    if out is not None:
+        from graftune.files import check_place
+
+        check_place(out)
+
+
 def _answer(out: Path | None, data: dict[str, Any], text: str) -> None:
     """The result on stdout, and as JSON where asked."""
     if out is not None:
@@ -165,10 +173,11 @@ def evaluate(
         "batch_size": batch_size, "precision": precision, "eval_rows": eval_rows,
     }  # fmt: skip
     resolved = recipes.load(recipe, flags, tuple(settings or ()))
+    _check_out(out)
     from graftune.cli import live
     from graftune.training.tables import announce_table, read_eval
 
-    predictor = _predictor(adapter, resolved, eval if adapter is None else None)
+    predictor = _predictor(adapter, resolved, eval)
     table = read_eval(resolved, predictor.task.task)
     announce_table(table, predictor.task.task, live.say)
     result = predictor.evaluate(table, 2 * resolved.batch_size)
@@ -203,6 +212,7 @@ def generate(
         )
     flags = {"base": base, "task": task, "input": input, "batch_size": batch_size, "precision": precision}
     resolved = recipes.load(recipe, flags, tuple(settings or ()))
+    _check_out(out)
     from graftune.datasets.rows import read_inputs, rows_of
 
     predictor = _predictor(adapter, resolved)

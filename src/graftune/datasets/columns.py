@@ -21,6 +21,10 @@ TARGETS = (
     *("response", "human_reference", "ref", "translation", "sentiment", "class", "tgt", "zh"),
     *("gold_label", "category", "intent", "emotion", "polarity", "stars", "rating"),
 )
+CLASSES = (
+    *("label", "labels", "class", "target", "sentiment", "gold_label", "category", "intent", "emotion", "polarity"),
+    *("topic", "stars", "rating", "output", "answer", "completion", "response"),
+)
 
 #: Two texts of one row that are read together; the first is the input.
 PAIRS = (
@@ -98,7 +102,7 @@ class Columns:
             "cannot guess which columns hold the input and the target",
             received=f"columns {_listed(columns)}",
             expected=f"an input among {_listed(self.inputs)} and a target among {_listed(self.targets)}",
-            do=f"name both columns: {self._to_type(columns, input, target)}",
+            do=f"name the columns: {self._to_type(columns, input, target)}",
         )
 
     def _candidates(self, columns: Sequence[str], input: str | None, target: str | None) -> tuple[list[str], list[str]]:
@@ -116,9 +120,10 @@ class Columns:
         data = not_read(columns, ()) or list(columns)
         pair = pair_of(data) or ()
         first = input or next(iter([*pair, *_usual(self.inputs, data), *data]), "COLUMN")
-        others = [column for column in data if column != first]
+        others = [column for column in data if column != first and column not in pair]
         second = target or next(iter([*_usual(self.targets, others), *reversed(others)]), "COLUMN")
-        return f"--input {shlex.quote(first)} --target {shlex.quote(second)}"
+        named = "" if pair and input is None else f"--input {shlex.quote(first)} "  # an input that is named is no pair
+        return f"{named}--target {shlex.quote(second)}"
 
     def choose_input(self, columns: Sequence[str], input: str | None) -> str:
         """The name of the input column where no target is needed: the one named, the usual one, or the only one.

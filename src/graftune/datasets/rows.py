@@ -17,7 +17,7 @@ from graftune.datasets import sources
 from graftune.datasets.columns import TEXT, Columns, one_example
 from graftune.datasets.lazy import Row, RowMaker, Rows
 from graftune.datasets.problems import bad_lines, described, refuse, row_with
-from graftune.datasets.sources.records import Record
+from graftune.datasets.sources.records import Record, numbered
 from graftune.datasets.values import InvalidValue
 from graftune.errors import GraftuneError
 
@@ -80,28 +80,30 @@ class Table:
 
 
 def read(
-    source: str | Path,
+    source: str | Path | Sequence[Mapping[str, Any]],
     input: str | None = None,
     target: str | None = None,
     columns: Columns = TEXT,
     share: float = 0.0,
 ) -> Table:
-    """Read a file, a folder or a Hub dataset `name[@config][:split]`; docs/data.md lists the formats.
+    """Read a file, a folder or a Hub dataset `name[@config][:split]` (docs/data.md lists the formats), or records.
 
     Every row is looked at once, and made again when it is used. Raises GraftuneError: missing file, unknown
     extension, unknown or unguessable column, no rows, more than `share` of the lines bad (all of a file are
     collected into one error).
     """
     raw = _records(source)
-    chosen_input, chosen_target, guessed = columns.choose(raw.columns, input, target)
+    shown = _shown(source)
+    try:
+        chosen_input, chosen_target, guessed = columns.choose(raw.columns, input, target)
+    except GraftuneError as error:
+        raise error.at(shown) from error
     second = columns.second(raw.columns, chosen_target)
     rows, problems = _made(raw, RowMaker(columns, chosen_input, chosen_target, raw.folder, second))
     expected = row_with(dict.fromkeys((chosen_input, chosen_target)))
-    refuse(str(source), problems, raw.total, share, expected)
-    _need_rows(source, rows, problems)
-    return Table(
-        rows, chosen_input, chosen_target, guessed, str(source), problems, tuple(raw.columns), second, raw.remarks
-    )
+    refuse(shown, problems, raw.total, share, expected)
+    _need_rows(shown, rows, problems)
+    return Table(rows, chosen_input, chosen_target, guessed, shown, problems, tuple(raw.columns), second, raw.remarks)
 
 
 def read_inputs(source: str | Path, input: str | None = None, columns: Columns = TEXT) -> Sequence[Row]:
@@ -117,21 +119,21 @@ def read_inputs(source: str | Path, input: str | None = None, columns: Columns =
     return rows
 
 
-def rows_of(texts: Sequence[str | Mapping[str, Any]], columns: Columns = TEXT) -> list[Row]:
-    """Inputs given as text, such as on the command line, or as records of columns, as rows whose target is None.
+def rows_of(texts: Sequence[Any], columns: Columns = TEXT) -> list[Row]:
+    """Inputs as they are, such as text on the command line, or records of columns, as rows whose target is None.
 
     Raises GraftuneError for one that the task cannot read.
     """
     return [row_of(text, columns, line) for line, text in enumerate(texts, 1)]
 
 
-def row_of(given: str | Mapping[str, Any], columns: Columns = TEXT, line: int = 1) -> Row:
-    """One input as a row whose target is None; text is the input alone, a record has its own columns.
+def row_of(given: Any, columns: Columns = TEXT, line: int = 1) -> Row:
+    """One input as a row whose target is None: a record with its own columns, or else the input alone.
 
     Raises GraftuneError for one that the task cannot read.
     """
     try:
-        if isinstance(given, str):
+        if not isinstance(given, Mapping):
             return Row(columns.examples(columns.input(given, Path()), None)[-1][0], None, line)
         name = columns.choose_input(list(given), None)
         return RowMaker(columns, name, None, Path())(Record(line, dict(given)))[0]
@@ -139,12 +141,16 @@ def row_of(given: str | Mapping[str, Any], columns: Columns = TEXT, line: int = 
         raise bad_lines("inputs", {line: str(error)}, "inputs that the task can read") from error
 
 
-def _records(source: str | Path) -> sources.Records:
-    raw = sources.load(source)
+def _shown(source: str | Path | Sequence[Mapping[str, Any]]) -> str:
+    return str(source) if isinstance(source, str | Path) else "records"
+
+
+def _records(source: str | Path | Sequence[Mapping[str, Any]]) -> sources.Records:
+    raw = sources.load(source) if isinstance(source, str | Path) else numbered(source)
     if not raw.columns and raw.problems:
-        raise bad_lines(str(source), raw.problems)
+        raise bad_lines(_shown(source), raw.problems)
     if not raw.total or not raw.columns:
-        raise _no_rows(source)
+        raise _no_rows(_shown(source))
     return raw
 
 

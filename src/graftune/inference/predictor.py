@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,8 @@ class Predictor:
         """Load a run, or the folder of an adapter, with its base; None is the plain base.
 
         What the adapter does not say must be given; what is given goes first. ``options`` are those of tasks, by
-        task. ``data`` settles what a task without training rows leaves open, such as the labels. Raises GraftuneError
-        for a missing or damaged adapter, another base, or a task that is not known.
+        task. ``data`` settles what a task that the adapter was not trained on leaves open, such as the labels. Raises
+        GraftuneError for a missing or damaged adapter, another base, or a task that is not known.
         """
         folder = None if run is None else adapter_folder(run)
         use: dict[str, Any] = {}
@@ -67,7 +67,7 @@ class Predictor:
                 do="name the adapter's base",
             )
         chosen = _task(use.get("task"), task, options or {}, trained=folder is not None)
-        if data is not None:
+        if data is not None and (folder is None or chosen.name != (use.get("task") or {}).get("task")):
             chosen = chosen.fit(read(data, columns=chosen.columns).rows)
         return cls._on(base, chosen, folder, use, precision)
 
@@ -76,20 +76,40 @@ class Predictor:
         cls, base: str, task: Task, folder: Path | None, use: Mapping[str, Any], precision: str | None
     ) -> Predictor:
         processor = load_processor(base, task.processor)
-        head = task.head(load_config(base))
+        config = load_config(base)
+        head = task.head(config)
         precision = precision or use.get("precision", "auto")
         model = AdaptedModel(load_base(base, head, processor, precision, quantize=use.get("quantize")), processor)
         text = task.template
+        heads: tuple[str, ...] = ()
         if folder is not None:
             loaded = checkpoint.load(model, NAME, folder)
-            text = use.get("template") or loaded.method.template
+            text, heads = use.get("template") or loaded.method.template, loaded.heads
+        if not set(head.modules(model.base)) <= set(heads) and not head.is_of(model.base, config):
+            raise GraftuneError(
+                f"nothing is trained for the task {task.name!r}",
+                received="the plain base" if folder is None else f"an adapter that has no head for it: {folder}",
+                expected="an adapter that was trained for the task, or a base that has the head and the labels",
+                do=f"train it: graftune train --task {task.name} --train FILE",
+            )
         model.eval()
         bound = task.bind(model.config, processor)
         name = None if folder is None else NAME
         return cls(model, bound, Template(text), name, use.get("max_length"))
 
-    def __call__(self, inputs: Sequence[str | Mapping[str, Any] | Row], batch_size: int = BATCH_SIZE) -> list[Any]:
-        """The answer to each input: generated text, a label, tags … An input is text, or a record of columns."""
+    def __call__(self, inputs: Iterable[Any], batch_size: int = BATCH_SIZE) -> list[Any]:
+        """The answer to each input: generated text, a label, tags …
+
+        An input is what the task reads (text, a list of words, an image or its path), or a record of columns where it
+        reads several. Raises GraftuneError for inputs that it cannot read, and for one alone, outside of a list.
+        """
+        if isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Iterable):
+            raise GraftuneError(
+                "inputs come as a list",
+                received=f"a {type(inputs).__name__}",
+                expected="a list of inputs, such as ['one text', 'another']",
+                do="put it into a list",
+            )
         rows = [self._row(given, number) for number, given in enumerate(inputs, 1)]
         if not rows:
             return []
@@ -97,18 +117,34 @@ class Predictor:
         by_key = {self.task.group_key(row): answers[row.line] for row in rows if row.line in answers}
         return [by_key[self.task.group_key(row)] for row in rows]
 
-    def _row(self, given: str | Mapping[str, Any] | Row, number: int) -> Row:
-        """A row with a target that stands in."""
-        row = given if isinstance(given, Row) else row_of(given, self.task.task.columns)
+    def _row(self, given: Any, number: int) -> Row:
+        """A row with a target that stands in. Raises GraftuneError where a column is missing that the task reads."""
+        row = given if isinstance(given, Row) else row_of(given, self.task.task.columns, number)
+        columns = self.template.columns
+        if missing := [name for name in columns if name not in row.texts]:
+            raise GraftuneError(
+                "an input lacks columns that the adapter reads",
+                received=f"input {number} with {', '.join(row.columns) or 'one text and no columns'}",
+                expected=f"a record with {', '.join(name for name in columns if name != 'input')}",
+                do=f"give a record or a file with {', '.join(map(repr, missing))}: --eval FILE",
+            )
         return replace(row, target=self.task.dummy_target(row), line=number, references=())
 
     def evaluate(
-        self, data: str | Path | Table | Sequence[Row], batch_size: int = BATCH_SIZE, progress: Progress | None = None
+        self,
+        data: str | Path | Table | Sequence[Row | Mapping[str, Any]],
+        batch_size: int = BATCH_SIZE,
+        progress: Progress | None = None,
     ) -> Evaluation:
-        """Metrics and predictions on a file, a table or rows."""
-        if isinstance(data, str | Path):
-            data = read(data, columns=self.task.task.columns)
-        return self._evaluate(data.rows if isinstance(data, Table) else data, batch_size, progress)
+        """Metrics and predictions on a file, a table, rows, or records with the columns of a file.
+
+        Raises GraftuneError for data that the task cannot use.
+        """
+        if isinstance(data, Table):
+            return self._evaluate(data.rows, batch_size, progress)
+        if isinstance(data, str | Path) or not all(isinstance(row, Row) for row in data):
+            return self._evaluate(read(data, columns=self.task.task.columns).rows, batch_size, progress)  # type: ignore[arg-type]
+        return self._evaluate(data, batch_size, progress)  # type: ignore[arg-type]
 
     def _evaluate(self, rows: Sequence[Row], batch_size: int, progress: Progress | None = None) -> Evaluation:
         return evaluate(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from graftune.bases.head import Head
 from graftune.datasets import values
-from graftune.datasets.columns import Columns
+from graftune.datasets.columns import CLASSES, Columns
 from graftune.datasets.rows import Row
 from graftune.errors import GraftuneError, unknown
 from graftune.tasks import labels
@@ -37,7 +37,7 @@ class Classify(Task):
 
     name: ClassVar[str] = "classify"
     metric: ClassVar[str] = "accuracy"
-    columns: ClassVar[Columns] = Columns(target=values.label)
+    columns: ClassVar[Columns] = Columns(targets=CLASSES, target=values.label)
 
     @property
     def instruction(self) -> str:

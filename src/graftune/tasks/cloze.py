@@ -12,7 +12,7 @@ from torch import Tensor
 
 from graftune.bases.head import Head
 from graftune.datasets import values
-from graftune.datasets.columns import Columns
+from graftune.datasets.columns import CLASSES, Columns
 from graftune.datasets.rows import Row, bad_lines
 from graftune.errors import GraftuneError
 from graftune.tasks import labels
@@ -44,7 +44,7 @@ class Cloze(Task):
 
     name: ClassVar[str] = "cloze"
     metric: ClassVar[str] = "accuracy"
-    columns: ClassVar[Columns] = Columns(target=values.label)
+    columns: ClassVar[Columns] = Columns(targets=CLASSES, target=values.label)
 
     def __post_init__(self) -> None:
         if self.words not in ("single", "first"):

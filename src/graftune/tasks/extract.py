@@ -55,7 +55,7 @@ class Extract(Task):
     metric: ClassVar[str] = "f1"
     columns: ClassVar[Columns] = Columns(
         ("question", "query", "input"),
-        ("answers", "answer", "target"),
+        ("answers", "answer", "answer_text", "target"),
         values.text,
         values.located_answers,
         beside=values.PLACES,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from graftune.bases.head import Head
 from graftune.datasets import values
-from graftune.datasets.columns import Columns
+from graftune.datasets.columns import CLASSES, Columns
 from graftune.datasets.rows import Row
 from graftune.tasks import images, labels
 from graftune.tasks.bound import Batch, BoundTask
@@ -33,7 +33,10 @@ class ImageClassify(Task):
     metric: ClassVar[str] = "accuracy"
     processor: ClassVar[str] = "AutoImageProcessor"
     columns: ClassVar[Columns] = Columns(
-        ("image", "file", "file_name", "path", "input", "img"), ("label", "target", "class"), values.image, values.label
+        ("image", "file", "file_name", "filename", "filepath", "image_path", "path", "input", "img"),
+        CLASSES,
+        values.image,
+        values.label,
     )
 
     @property

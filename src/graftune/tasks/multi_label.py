@@ -14,6 +14,7 @@ from graftune.bases.head import Head
 from graftune.datasets import values
 from graftune.datasets.columns import INPUTS, Columns
 from graftune.datasets.rows import Row
+from graftune.errors import GraftuneError
 from graftune.tasks import labels, metrics
 from graftune.tasks.batches import inputs
 from graftune.tasks.bound import Batch, BoundTask, Evaluation
@@ -48,8 +49,16 @@ class MultiLabel(Task):
         return "labels that the training rows have"
 
     def fit(self, rows: Sequence[Row]) -> Self:
+        """Labels: all that occur in `rows`. Raises GraftuneError where every row has all of them."""
         names = labels.labels_of((label for row in rows for label in row.target), self.labels, least=1)
-        return replace(self, labels=tuple(names))
+        if len(rows) > 1 and all(len(row.target) == len(names) for row in rows):
+            raise GraftuneError(
+                "every row has all labels, so that there is nothing to tell apart",
+                received=f"{', '.join(map(repr, names))} in each of {len(rows)} rows",
+                expected="the names of a row's own labels; ones and zeros are not read as such",
+                do="write the names of the labels that a row has",
+            )
+        return replace(self, labels=names)
 
     def problem(self, row: Row) -> str | None:
         strange = [label for label in row.target if label not in self.known]

@@ -52,8 +52,9 @@ def checked(messages: Sequence[Message]) -> list[Message]:
 
 
 def answers(messages: Sequence[Message]) -> list[int]:
-    """The places of the assistant's messages that something stands before."""
-    return [place for place, message in enumerate(messages) if place and role_of(message) == "assistant"]
+    """The places of the assistant's messages that something stands before, but for those with OpenAI's `weight` 0."""
+    said = [place for place, message in enumerate(messages) if place and role_of(message) == "assistant"]
+    return [place for place in said if messages[place].get("weight", 1) != 0]
 
 
 def question(messages: Sequence[Message]) -> int | None:

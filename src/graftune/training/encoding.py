@@ -67,7 +67,7 @@ def _encoded(
                 try:
                     yield from task.encode(row, encoder)
                 except TooLong as error:
-                    too_long[row.line] = f"{error.problem.partition(': ')[2]} ({error.received})"
+                    too_long[row.line] = f"{error.problem.partition(': ')[2]}: {error.received}, not {error.expected}"
 
 
 def batched(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:

@@ -29,12 +29,12 @@ def check_method(name: str) -> None:
 
 
 def bad_value(problem: str, error: ValidationError, key: str = "") -> GraftuneError:
-    first = error.errors()[0]
+    first, *others = error.errors()
     where = key or ".".join(map(str, first["loc"]))
     return GraftuneError(
         f"{problem} {where!r}",
         received=repr(first["input"]),
-        expected=first["msg"][0].lower() + first["msg"][1:],
+        expected=", or ".join(one["msg"][0].lower() + one["msg"][1:] for one in (first, *others)),
         do=f"change {where!r}",
     )
 

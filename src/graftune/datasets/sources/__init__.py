@@ -31,6 +31,7 @@ def load(source: str | Path) -> Records:
             "no data is named",
             received=repr(source),
             expected=f"a {FILES} file, a folder, or the name of a Hub dataset",
+            do="name the data, or leave the option out",
         )
     path = Path(source)
     try:

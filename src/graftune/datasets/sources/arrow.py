@@ -82,7 +82,15 @@ def shards(paths: Sequence[Path], shown: str) -> Records:
         if sum(path.stat().st_size for path in paths) > IN_MEMORY:
             return ArrowRecords(datasets.Dataset.from_parquet([str(path) for path in paths]))
         tables = [pyarrow.parquet.read_table(path, partitioning=None) for path in paths]
-        whole = pyarrow.concat_tables(tables, promote_options="default")
+        try:
+            whole = pyarrow.concat_tables(tables, promote_options="default")
+        except pyarrow.ArrowException as error:
+            raise GraftuneError(
+                f"{shown}: files that are not one table",
+                received=f"{', '.join(path.name for path in paths[:3])}: {error}",
+                expected="the same columns in each, of the same types",
+                do="name one of them",
+            ) from error
         return ArrowRecords(datasets.Dataset(whole.replace_schema_metadata(tables[0].schema.metadata)))
     except GraftuneError:
         raise

@@ -16,12 +16,14 @@ _LONG_NUMBER = re.compile(rb"[0-9]{19}")  # orjson rounds whole numbers beyond 6
 
 
 def read(path: Path, shown: str) -> Records:
-    """The objects of a .jsonl file; a line that is none is a problem."""
+    """The objects of a .jsonl file; a line that is none is a problem, and an empty one is passed over."""
     return LineRecords(path, parse)
 
 
-def parse(line: bytes) -> dict[str, Any]:
-    """The object of a line. Raises InvalidValue."""
+def parse(line: bytes) -> dict[str, Any] | None:
+    """The object of a line; None for an empty one. Raises InvalidValue."""
+    if not line.strip():
+        return None
     values = _loaded(line)
     if not isinstance(values, dict):
         raise InvalidValue(f"a JSON {type(values).__name__} where an object was expected")
@@ -29,8 +31,6 @@ def parse(line: bytes) -> dict[str, Any]:
 
 
 def _loaded(line: bytes) -> Any:
-    if not line.strip():
-        raise InvalidValue("empty line")
     if not _LONG_NUMBER.search(line):
         try:
             return orjson.loads(line)

@@ -21,6 +21,7 @@ csv.field_size_limit(max(csv.field_size_limit(), 2**30))  # a document to summar
 _SAID = re.compile(rb"(?:\xef\xbb\xbf)?sep=([,;\t|])\r?\n")  # a first line by which Excel is told
 _MARK = b"\xef\xbb\xbf"
 NAMES: Final = {",": "','", ";": "';'", "\t": "tabs", "|": "'|'"}
+REPEATED: Final = 0.001  # share of rows that begin as the first one does, where that is no header
 Opener = Callable[[], IO[bytes]]
 
 
@@ -41,34 +42,44 @@ class Fit(NamedTuple):
 
 
 class SeparatedRecords(Records):
-    """The rows of a table; of the file only the places of its rows are held (12 bytes a row)."""
+    """The rows of a table; of the file only the places of its rows are held (12 bytes a row).
+
+    Empty lines are passed over. Where the first row has fields of other rows, it is no header: the columns are
+    `column 1`, `column 2`, …
+    """
 
     def __init__(self, path: Path, layout: Layout, shown: str) -> None:
         self.path, self.layout, self.shown = path, layout, shown
-        rows = self._rows()
-        self.columns = _names(next(rows)[2], shown) if path.stat().st_size else []
         self.problems = {}
         starts, lines = array.array("Q"), array.array("I")
-        end = 0  # rows up to the last that is not empty
+        rows = self._rows()
+        top = next(rows, (1, 0, []))
+        repeated = [0] * len(top[2])  # rows that have the same in a column as the first one
+        width = len(top[2])
         for line, start, fields in rows:
             starts.append(start)
             lines.append(line)
-            if fields:
-                end = len(starts)
-            if problem := self._problem(fields):
-                self.problems[line] = problem
-        for line in lines[end:]:
-            del self.problems[line]
-        self.total = end
+            if len(fields) != width:
+                self.problems[line] = self._problem(fields, width)
+            elif fields != top[2]:
+                repeated = [count + (one == other) for count, one, other in zip(repeated, fields, top[2], strict=True)]
+        self.has_header = max(repeated, default=0) < max(2, REPEATED * len(lines))
+        if self.has_header:
+            self.columns = _names(top[2], shown)
+        else:
+            self.columns = [f"column {place}" for place in range(1, width + 1)]
+            self.remarks = (f"no line of names is seen: the columns are {', '.join(self.columns)}",)
+            starts.insert(0, top[1])
+            lines.insert(0, top[0])
+        self.total = len(lines)
         self.starts = starts_of(starts, path)
         self.numbers = numpy.frombuffer(lines, numpy.uint32)
 
     def scan(self) -> Iterator[tuple[int, Record]]:
         rows = self._rows()
-        next(rows, None)
+        if self.has_header:
+            next(rows, None)
         for position, (line, _, fields) in enumerate(rows):
-            if position >= self.total:
-                return
             if line not in self.problems:
                 yield position, self._record(line, fields)
 
@@ -98,17 +109,12 @@ class SeparatedRecords(Records):
         return _rows(lambda: self.path.open("rb"), self.layout, self.shown)
 
     def _record(self, line: int, fields: list[str]) -> Record:
-        if problem := self._problem(fields):
-            raise InvalidValue(problem)
+        if len(fields) != len(self.columns):
+            raise InvalidValue(self._problem(fields, len(self.columns)))
         return Record(line, dict(zip(self.columns, fields, strict=True)))
 
-    def _problem(self, fields: list[str]) -> str | None:
-        if not fields:
-            return "empty line"
-        if len(fields) == len(self.columns):
-            return None
-        between = NAMES[self.layout.separator]
-        return f"{len(fields)} fields where the header has {len(self.columns)} (separated by {between})"
+    def _problem(self, fields: list[str], width: int) -> str:
+        return f"{len(fields)} fields where the header has {width} (separated by {NAMES[self.layout.separator]})"
 
 
 def read(path: Path, shown: str) -> Records:
@@ -180,7 +186,7 @@ def _rows(opener: Opener, layout: Layout, shown: str, *, strict: bool = True) ->
         line, start = 1, 0
         try:
             for number, fields in enumerate(reader):
-                if number >= layout.before:
+                if number >= layout.before and fields:
                     yield line, start, fields
                 line, start = reader.line_num + 1, lines.end
         except csv.Error as error:

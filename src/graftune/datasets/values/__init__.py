@@ -5,11 +5,11 @@ Every reader takes the value and the folder that relative paths start from, and 
 
 from typing import Final
 
-from graftune.datasets.values.chat import conversation, messages, prompt
+from graftune.datasets.values.chat import conversation, prompt
 from graftune.datasets.values.classes import label, labels
 from graftune.datasets.values.pictures import CORNER_AND_SIZE, EDGES, LABEL_KEYS, image, objects, opened, size
 from graftune.datasets.values.scalars import InvalidValue, Reader, number, numbers, text, words
-from graftune.datasets.values.spans import PLACES, Answer, answers, located_answers
+from graftune.datasets.values.spans import PLACES, Answer, located_answers
 
 #: Columns that hold the boxes of an image, and those with their labels beside them.
 BOXES: Final[dict[str, tuple[str, ...]]] = dict.fromkeys((*CORNER_AND_SIZE, *EDGES), LABEL_KEYS)
@@ -20,13 +20,11 @@ __all__ = [
     "Answer",
     "InvalidValue",
     "Reader",
-    "answers",
     "conversation",
     "image",
     "label",
     "labels",
     "located_answers",
-    "messages",
     "number",
     "numbers",
     "objects",

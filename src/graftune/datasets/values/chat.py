@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from graftune.datasets.values.scalars import InvalidValue, is_list, parsed, plain, short, text
+from graftune.datasets.values.scalars import InvalidValue, is_list, parsed, plain, short
 
 #: What data sets call the four roles, in lower case.
 ROLES: Final[dict[str, str]] = {
@@ -19,22 +19,13 @@ ROLES: Final[dict[str, str]] = {
 }
 
 
-def messages(value: Any, folder: Path) -> tuple[tuple[str, str], ...]:
-    """A conversation: (role, text) of every message."""
-    named = [(_role_name(one), _content(one)) for one in _listed(value)]
-    roles = {"human": "user", "gpt": "assistant"}
-    found = tuple((roles.get(str(role), str(role)), text(content, folder)) for role, content in named)
-    if not any(role == "assistant" for role, _ in found):
-        raise InvalidValue("has no message of the assistant")
-    return found
-
-
 def conversation(value: Any, folder: Path) -> tuple[dict[str, Any], ...]:
     """The messages of a conversation as chat templates take them.
 
     Each has "role" (system, user, assistant or tool) and "content" (text, or None beside tool calls), and where the
-    data have them "tool_calls", "name", "tool_call_id" and "reasoning_content". Other spellings of the roles,
-    `from`/`value` for `role`/`content` and lists of text parts are read as well.
+    data have them "tool_calls", "name", "tool_call_id", "reasoning_content" and "weight" (0: not to be learned, as
+    OpenAI has it). Other spellings of the roles, `from`/`value` for `role`/`content` and lists of text parts are read
+    as well.
     """
     found = tuple(_message(one, number) for number, one in enumerate(_listed(value), 1))
     roles = [one["role"] for one in found]
@@ -42,6 +33,8 @@ def conversation(value: Any, folder: Path) -> tuple[dict[str, Any], ...]:
         raise InvalidValue("has no message of the assistant, so that there is nothing to learn")
     if set(roles[: roles.index("assistant")]) <= {"system"}:
         raise InvalidValue("has no message before the assistant's first, so that there is nothing to answer")
+    if all(one.get("weight", 1) == 0 for one in found if one["role"] == "assistant"):
+        raise InvalidValue("has the weight 0 on every message of the assistant, so that there is nothing to learn")
     return found
 
 
@@ -87,11 +80,19 @@ def _message(one: Mapping[str, Any], number: int) -> dict[str, Any]:
     for key in ("name", "tool_call_id"):
         if one.get(key) is not None:
             found[key] = plain(one[key]) if isinstance(one[key], str | int | float) else _wrong(number, key, one[key])
+    if one.get("weight") is not None:
+        found["weight"] = _weight(one["weight"], number)
     if found["content"] is None and not calls:
         raise InvalidValue(f"has no content in message {number} ({role})")
     if role in ("user", "assistant") and not calls and not found["content"].strip():
         raise InvalidValue(f"has an empty message {number} ({role})")
     return found
+
+
+def _weight(value: Any, number: int) -> int:
+    if isinstance(value, str | list | dict) or value not in (0, 1):
+        raise InvalidValue(f"has the weight {short(value)} in message {number}; 0 and 1 are known")
+    return int(value)
 
 
 def _role(spelled: Any, number: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -20,19 +20,6 @@ class Answer(NamedTuple):
 
     text: str
     start: int | None
-
-
-def answers(value: Any, folder: Path) -> tuple[str, ...]:
-    """One answer or several, as text, as a list, or as SQuAD has them: {"text": [...], "answer_start": [...]}."""
-    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
-        value = parsed(value)
-    if isinstance(value, Mapping):
-        value = value.get("text", ())
-    if isinstance(value, str | int | float):
-        value = [value]
-    if not isinstance(value, Sequence) or not value:
-        raise InvalidValue("holds no answer")
-    return tuple(dict.fromkeys(text(answer, folder) for answer in value))
 
 
 def located_answers(value: Any, folder: Path) -> tuple[Answer, ...]:
