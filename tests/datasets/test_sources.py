@@ -112,6 +112,39 @@ def test_the_separator_is_the_one_that_fits_all_rows(tmp_path):
     assert "separated by ','" in message(write(tmp_path / "z.csv", 'text,label\n"a,1\n'))
 
 
+def test_a_table_whose_first_line_is_a_row_has_no_header(tmp_path):
+    rows = [("ham", "see you, then"), ("spam", "you won"), ("ham", "at noon"), ("ham", "no"), ("spam", "free")]
+    for name, between in (("SMSSpamCollection", "\t"), ("x.csv", ";"), ("x.tsv", "\t")):
+        path = write(tmp_path / name, "".join(f"{label}{between}{text}\r\n" for label, text in rows))
+        table = read(path, "column 2", "column 1")
+        assert [(row.target, row.input, row.line) for row in table.rows] == [(*row, n) for n, row in enumerate(rows, 1)]
+        assert [table.rows[place].input for place in (4, 0)] == ["free", "see you, then"]
+        assert table.remarks == ("no line of names is seen: the columns are column 1, column 2",)
+        assert "columns 'column 1', 'column 2'" in message(path)
+    twice = "text,label\na,x\nb,y\ntext,label\nc,x\ntext,label\n"  # files put together have their header again
+    said = message(write(tmp_path / "y.csv", twice))
+    assert "2 bad lines" in said
+    assert "line 4: the names of the columns again" in said
+
+
+def test_lines_of_fasttext(tmp_path):
+    path = write(tmp_path / "x.txt", "__label__good a fine film\n__label__bad  a poor film \n\n")
+    assert contents(path) == [("a fine film", "good"), ("a poor film", "bad")]
+    path = write(tmp_path / "x.train", "__label__a __label__b one\n__label__b two __label__a\n")
+    columns = Columns(("text",), ("label",), values.text, values.labels)
+    assert contents(path, columns=columns) == [("one", ("a", "b")), ("two __label__a", ("b",))]
+
+
+def test_rows_of_the_hubs_viewer(tmp_path):
+    features = [
+        {"feature_idx": 0, "name": "text", "type": {"dtype": "string", "_type": "Value"}},
+        {"feature_idx": 1, "name": "label", "type": {"names": ["no", "yes"], "_type": "ClassLabel"}},
+    ]
+    rows = [{"row_idx": n, "row": {"text": t, "label": n}, "truncated_cells": []} for n, t in enumerate("ab")]
+    text = json.dumps({"features": features, "rows": rows, "num_rows_total": 2, "partial": False})
+    assert contents(write(tmp_path / "first-rows.json", text)) == [("a", "no"), ("b", "yes")]
+
+
 def test_columns_without_a_name_and_names_with_space(tmp_path):
     path = write(tmp_path / "x.csv", ", text, label,,\n0, a, 1,,\n")
     assert read(path).columns == ("Unnamed: 0", " text", " label", "Unnamed: 3", "Unnamed: 4")

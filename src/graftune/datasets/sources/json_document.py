@@ -43,6 +43,8 @@ def rows(document: Any, folder: Path, shown: str) -> Records:
         raise _no_rows(shown, f"a JSON {type(document).__name__}")
     if coco.is_coco(document):
         return coco.records(document, folder)
+    if _is_table(document.get("rows")) and all("row" in one for one in document["rows"]):
+        return numbered(_of_viewer(document))
     if _is_split(document):
         names = [str(name) for name in document["columns"]]
         return numbered(dict(zip(names, row, strict=True)) for row in document["data"])
@@ -64,6 +66,19 @@ def rows(document: Any, folder: Path, shown: str) -> Records:
     if document and not tables:
         return numbered([document])
     raise _no_rows(shown, "an object with " + (", ".join(map(repr, document)) or "nothing"))
+
+
+def _of_viewer(document: Mapping[str, Any]) -> Iterator[Any]:
+    """Rows as the Hub's viewer gives them, {"row_idx": 0, "row": {…}, …}, with the names of their classes."""
+    features = [one for one in _objects(document.get("features")) if isinstance(one, dict)]
+    kinds = {one.get("name"): one.get("type") for one in features}
+    names = {name: kind["names"] for name, kind in kinds.items() if isinstance(kind, dict) and "names" in kind}
+    for one in document["rows"]:
+        row = one["row"]
+        if isinstance(row, dict):
+            own = {name: row[name] for name in names if isinstance(row.get(name), int)}
+            row = row | {name: names[name][at] if 0 <= at < len(names[name]) else None for name, at in own.items()}
+        yield row
 
 
 def _is_table(value: Any) -> bool:

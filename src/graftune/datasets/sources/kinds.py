@@ -78,6 +78,8 @@ def _of_text(head: bytes, ends: str, *, whole: bool) -> Reader | None:
         return None
     if conll.looks_like_it(head.decode("utf-8-sig", "replace")):
         return conll.read
+    if text.is_labelled(head):
+        return text.read_labelled
     if ends == ".txt":
         return separated.read_tabs if b"\t" in head and _is_table(head, separated.tabs, whole=whole) else None
     return separated.read if _is_table(head, separated.sniffed, whole=whole) else None

@@ -56,16 +56,20 @@ class SeparatedRecords(Records):
         top = next(rows, (1, 0, []))
         repeated = [0] * len(top[2])  # rows that have the same in a column as the first one
         width = len(top[2])
+        again = []  # lines that are the first row again
         for line, start, fields in rows:
             starts.append(start)
             lines.append(line)
             if len(fields) != width:
                 self.problems[line] = self._problem(fields, width)
-            elif fields != top[2]:
+            elif fields == top[2]:
+                again.append(line)
+            else:
                 repeated = [count + (one == other) for count, one, other in zip(repeated, fields, top[2], strict=True)]
         self.has_header = max(repeated, default=0) < max(2, REPEATED * len(lines))
         if self.has_header:
             self.columns = _names(top[2], shown)
+            self.problems |= dict.fromkeys(again, "the names of the columns again")
         else:
             self.columns = [f"column {place}" for place in range(1, width + 1)]
             self.remarks = (f"no line of names is seen: the columns are {', '.join(self.columns)}",)
