@@ -414,7 +414,7 @@ def test_the_split_that_is_read_of_a_saved_dictionary_is_said(tmp_path):
     assert contents(tmp_path / "validation") == AB
 
 
-def test_yolo_has_its_boxes_in_shares_and_its_names_in_a_file(tmp_path):
+def test_yolo_has_its_boxes_in_shares_and_its_names_in_a_file(tmp_path, monkeypatch):
     for split in ("train", "valid"):  # as Roboflow exports them
         picture(tmp_path / split / "images" / "a.png", 1)  # 32 x 32
         picture(tmp_path / split / "images" / "b.png", 2)
@@ -425,6 +425,8 @@ def test_yolo_has_its_boxes_in_shares_and_its_names_in_a_file(tmp_path):
     for place in ("train/images", "train", "valid", ""):
         table = read(tmp_path / place, columns=OBJECTS)
         assert [row.target for row in table.rows] == expected
+    monkeypatch.chdir(tmp_path)
+    assert [row.target for row in read("train", columns=OBJECTS).rows] == expected
     assert table.remarks == (f"the images in {tmp_path / 'train' / 'images'} are read",)
     for line, said in (("2 0.5 0.5 0.5 0.5", "no box of one of 2 classes"), ("cat 1 1", "no class and four numbers")):
         write(tmp_path / "train" / "labels" / "b.txt", line)

@@ -19,11 +19,12 @@ from graftune.tasks.batches import inputs
 from graftune.tasks.bound import Batch, BoundTask
 from graftune.tasks.bound_labels import BoundLabels
 from graftune.tasks.features import Features, PromptEncoder
+from graftune.tasks.labelled import Labelled
 from graftune.tasks.task import Task
 
 
 @dataclass(frozen=True)
-class Classify(Task):
+class Classify(Labelled):
     """The target is one of the labels; every method trains a head for them.
 
     `pattern` is the text that is classified: `"{input}"`, or several columns, `"{premise}{sep}{hypothesis}"`.
@@ -42,15 +43,6 @@ class Classify(Task):
     @property
     def instruction(self) -> str:
         return f"Which one is this: {', '.join(self.known)}?"
-
-    @property
-    def expectation(self) -> str:
-        return "labels that the training rows have"
-
-    @property
-    def known(self) -> tuple[str, ...]:
-        """The labels. Raises GraftuneError where they are still open."""
-        return labels.settled(self.labels, self.name)
 
     def fit(self, rows: Sequence[Row]) -> Self:
         """Labels: all that occur in `rows`. Raises GraftuneError for fewer than two, or a weight of no label."""

@@ -21,7 +21,7 @@ from graftune.tasks.bound import Batch, BoundTask
 from graftune.tasks.bound_labels import BoundLabels
 from graftune.tasks.features import Features, PromptEncoder
 from graftune.tasks.label_words import LabelWords, label_words
-from graftune.tasks.task import Task
+from graftune.tasks.labelled import Labelled
 from graftune.templates.template import Template
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Cloze(Task):
+class Cloze(Labelled):
     """The label is the one whose word is likeliest at `{mask}`: p(label) = softmax over the label words' logits.
 
     No head is trained. A masked language model reads the whole `pattern`; a causal one reads up to `{mask}` and
@@ -55,7 +55,7 @@ class Cloze(Task):
         """The labels: the verbalizer's, or those named or found. Raises GraftuneError where they are still open."""
         if self.verbalizer is not None and self.labels is None:
             return labels.labels_of(map(str, self.verbalizer))
-        return labels.settled(self.labels, self.name)
+        return super().known
 
     @property
     def instruction(self) -> str:

@@ -18,7 +18,7 @@ from graftune.tasks import images, labels, metrics
 from graftune.tasks.bound import Batch, BoundTask, Evaluation
 from graftune.tasks.detection_loss import DetectionLoss, Detections
 from graftune.tasks.features import Features, PromptEncoder
-from graftune.tasks.task import Task
+from graftune.tasks.labelled import Labelled
 
 if TYPE_CHECKING:
     from graftune.model.adapted import AdaptedModel
@@ -27,7 +27,7 @@ Objects = Sequence[tuple[str, Sequence[float]]]
 
 
 @dataclass(frozen=True)
-class Detect(Task):
+class Detect(Labelled):
     """Input: an image; target: its objects, each a label and a box (left, top, right, bottom) in pixels.
 
     Trained with the base's own loss (a best matching of predictions and objects, then classes, boxes and their
@@ -46,11 +46,6 @@ class Detect(Task):
         values.objects,
         beside=values.BOXES,
     )
-
-    @property
-    def known(self) -> tuple[str, ...]:
-        """The labels. Raises GraftuneError where they are still open."""
-        return labels.settled(self.labels, self.name)
 
     @property
     def expectation(self) -> str:

@@ -17,11 +17,11 @@ from graftune.tasks import images, labels
 from graftune.tasks.bound import Batch, BoundTask
 from graftune.tasks.bound_labels import BoundLabels
 from graftune.tasks.features import Features, PromptEncoder
-from graftune.tasks.task import Task
+from graftune.tasks.labelled import Labelled
 
 
 @dataclass(frozen=True)
-class ImageClassify(Task):
+class ImageClassify(Labelled):
     """Input: the path of an image (from the data file's folder) or its bytes; target: its label.
 
     `labels` are by default all that occur in the training rows.
@@ -38,15 +38,6 @@ class ImageClassify(Task):
         values.image,
         values.label,
     )
-
-    @property
-    def known(self) -> tuple[str, ...]:
-        """The labels. Raises GraftuneError where they are still open."""
-        return labels.settled(self.labels, self.name)
-
-    @property
-    def expectation(self) -> str:
-        return "labels that the training rows have"
 
     def fit(self, rows: Sequence[Row]) -> Self:
         """Labels: all that occur in `rows`."""

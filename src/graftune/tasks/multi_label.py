@@ -19,11 +19,11 @@ from graftune.tasks import labels, metrics
 from graftune.tasks.batches import inputs
 from graftune.tasks.bound import Batch, BoundTask, Evaluation
 from graftune.tasks.features import Features, PromptEncoder, truncation
-from graftune.tasks.task import Task
+from graftune.tasks.labelled import Labelled
 
 
 @dataclass(frozen=True)
-class MultiLabel(Task):
+class MultiLabel(Labelled):
     """The target is a list of labels, which may be empty; a label is predicted above a probability.
 
     The loss of a row is the mean over labels of the binary cross-entropy.
@@ -38,15 +38,6 @@ class MultiLabel(Task):
     columns: ClassVar[Columns] = Columns(
         INPUTS, ("labels", "label", "tags", "categories", "topics", "target"), target=values.labels
     )
-
-    @property
-    def known(self) -> tuple[str, ...]:
-        """The labels. Raises GraftuneError where they are still open."""
-        return labels.settled(self.labels, self.name)
-
-    @property
-    def expectation(self) -> str:
-        return "labels that the training rows have"
 
     def fit(self, rows: Sequence[Row]) -> Self:
         """Labels: all that occur in `rows`. Raises GraftuneError where every row has all of them."""

@@ -19,7 +19,7 @@ from graftune.tasks import labels, metrics
 from graftune.tasks.batches import IGNORED, inputs, pad
 from graftune.tasks.bound import Batch, BoundTask, Evaluation
 from graftune.tasks.features import Features, PromptEncoder
-from graftune.tasks.task import Task
+from graftune.tasks.labelled import Labelled
 from graftune.tasks.windows import room_for, windows
 from graftune.templates.words import words_ids
 
@@ -32,7 +32,7 @@ class Words(Features):
 
 
 @dataclass(frozen=True)
-class Tag(Task):
+class Tag(Labelled):
     """Input: a list of words; target: a list of as many tags. The first token of each word carries its tag.
 
     Tags such as B-Disease and I-Disease are scored by entities (`seqeval`), others by words. A row that does not fit is
@@ -52,11 +52,6 @@ class Tag(Task):
         values.words,
         values.words,
     )
-
-    @property
-    def known(self) -> tuple[str, ...]:
-        """The tags. Raises GraftuneError where they are still open."""
-        return labels.settled(self.labels, self.name)
 
     @property
     def expectation(self) -> str:

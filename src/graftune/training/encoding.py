@@ -10,6 +10,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import version
@@ -77,7 +78,24 @@ def batched(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
         yield chunk
 
 
-class LazyFeatures(Sequence[Features]):
+class NotHeld(Sequence[Features], ABC):
+    """Features that are not held in memory: one at a time, or some of them, not held either."""
+
+    @overload
+    def __getitem__(self, index: int) -> Features: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Features]: ...
+    def __getitem__(self, index: int | slice) -> Features | Sequence[Features]:
+        return self._some(index) if isinstance(index, slice) else self._one(index)
+
+    @abstractmethod
+    def _one(self, index: int) -> Features: ...
+
+    @abstractmethod
+    def _some(self, index: slice) -> Sequence[Features]: ...
+
+
+class LazyFeatures(NotHeld):
     """The features of rows that have one each, made when they are asked for."""
 
     def __init__(self, rows: Sequence[Row], task: BoundTask, encoder: PromptEncoder) -> None:
@@ -86,17 +104,14 @@ class LazyFeatures(Sequence[Features]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    @overload
-    def __getitem__(self, index: int) -> Features: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Features]: ...
-    def __getitem__(self, index: int | slice) -> Features | Sequence[Features]:
-        if isinstance(index, slice):
-            return LazyFeatures(self._rows[index], self._task, self._encoder)
+    def _one(self, index: int) -> Features:
         return self._task.encode(self._rows[index], self._encoder)[0]
 
+    def _some(self, index: slice) -> Sequence[Features]:
+        return LazyFeatures(self._rows[index], self._task, self._encoder)
 
-class StoredFeatures(Sequence[Features]):
+
+class StoredFeatures(NotHeld):
     """Features in Arrow files, which the system maps into memory as they are read."""
 
     def __init__(self, dataset: Dataset, kind: type[Features]) -> None:
@@ -105,14 +120,11 @@ class StoredFeatures(Sequence[Features]):
     def __len__(self) -> int:
         return len(self._dataset)
 
-    @overload
-    def __getitem__(self, index: int) -> Features: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Features]: ...
-    def __getitem__(self, index: int | slice) -> Features | Sequence[Features]:
-        if isinstance(index, slice):
-            return StoredFeatures(self._dataset.select(range(*index.indices(len(self)))), self._kind)
+    def _one(self, index: int) -> Features:
         return self._kind(**self._dataset[index])
+
+    def _some(self, index: slice) -> Sequence[Features]:
+        return StoredFeatures(self._dataset.select(range(*index.indices(len(self)))), self._kind)
 
 
 def _stored(table: Table, task: BoundTask, encoder: PromptEncoder, processes: int) -> EncodedTable:

@@ -43,6 +43,7 @@ def labels(folder: Path) -> Path:
 
 def read(folder: Path) -> Records:
     """The images in order of their names; one without a file of labels has no objects."""
+    folder = folder.absolute()
     names, beside = class_names(folder), labels(folder)
     records: list[Record] = []
     problems: dict[int, str] = {}
