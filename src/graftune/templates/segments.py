@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from graftune.errors import GraftuneError, unknown
 
 PIECES = re.compile(r"\{\{|\}\}|\{(?P<slot>[^{}]*)\}|(?P<stray>[{}])|[^{}]+")
+MOST = 2**16  # virtual tokens in one place
 SLOTS = ("input", "P:<count>", "mask", "sep")
 
 
@@ -84,11 +85,11 @@ def _virtual(slot: str) -> Virtual:
     name, _, count = slot.partition(":")
     if name.strip().upper() != "P":
         raise unknown("template slot", slot, SLOTS)
-    if name != "P" or not re.fullmatch("[0-9]+", count) or int(count) < 1:
+    if name != "P" or not re.fullmatch("[0-9]{1,6}", count) or not 1 <= int(count) <= MOST:
         raise GraftuneError(
             "virtual tokens are written {P:<count>}",
             received=f"{{{slot}}}",
-            expected="a capital P, a colon and a count of 1 or more",
+            expected=f"a capital P, a colon and a count from 1 to {MOST}",
             do="write for example {P:3}",
         )
     return Virtual(int(count))
