@@ -8,11 +8,12 @@ from transformers import BertConfig, GPT2Config
 from graftune.datasets.rows import read
 from graftune.tasks import registry
 from graftune.tasks.features import PromptEncoder
+from graftune.tasks.generate import BoundGenerate
 from graftune.templates import Template
 from graftune.training import encoding
 from graftune.training.encoding import encode_table
 from tasks.conftest import byte_level
-from training.tiny import write
+from training.tiny import Toys, generation_rows, same, tensors, write
 
 TOKENIZER = byte_level(("[CLS]", "[SEP]"))
 WORDS = ["the", "boat", "left", "at", "noon", "and", "came", "back", "at", "nine"]
@@ -65,6 +66,29 @@ def test_a_second_run_finds_them_and_other_data_do_not(tmp_path, monkeypatch):
         table = read(write(tmp_path / "rows.jsonl", rows))
         assert len(encode_table(table, bound, encoder, 1).features) == len(rows)
         assert len(written) == expected
+
+
+def test_of_a_large_table_only_the_rows_that_the_steps_take_are_encoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoding.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    toys = Toys(tmp_path)
+    train = write(tmp_path / "many.jsonl", generation_rows(50))
+    encoded = []
+    encode_many = BoundGenerate.encode_many
+    monkeypatch.setattr(
+        BoundGenerate, "encode_many", lambda *given: encoded.extend(row.line for row in given[1]) or encode_many(*given)
+    )
+
+    def lines(out: str, large: int, **options) -> list[int]:
+        monkeypatch.setattr(encoding, "LARGE", large)
+        encoded.clear()
+        toys.train(tmp_path / out, train=train, max_steps=3, batch_size=4, **options)
+        return encoded[:-4]  # the last are those to evaluate on
+
+    assert sorted(lines("small", 50)) == list(range(1, 51))
+    drawn = lines("large", 20)
+    assert len(set(drawn)) == len(drawn) == 12
+    assert lines("again", 20) == drawn != lines("other", 20, seed=1)
+    assert same(tensors(tmp_path / "large"), tensors(tmp_path / "again"))
 
 
 def test_rows_that_do_not_fit_are_named(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from typing import Any
 
 from graftune.datasets import samples, values
 from graftune.datasets.columns import not_read, pair_of
-from graftune.datasets.rows import Row, Table, content, described, read
+from graftune.datasets.rows import Row, Rows, Table, content, described, read
 from graftune.datasets.splits import duplicates_between, split_off
 from graftune.errors import GraftuneError, unknown
 from graftune.tasks import registry
@@ -58,7 +58,7 @@ def read_tables(recipe: Recipe) -> Tables:
         held = _read(recipe, task, samples.path("dev", recipe.task) if recipe.eval is None else recipe.eval)
     else:
         train, held = split_off(train, share, recipe.seed, label_of, key_of(with_pair(task, train)))
-    train = _sample(train, recipe.train_rows, recipe.seed)
+    train = sample(train, recipe.train_rows, recipe.seed)
     tables = Tables(train, _sample_inputs(held, recipe.eval_rows), given)
     fitted = tables.settle(task)
     return Tables(checked(tables.train, fitted, recipe), checked(tables.eval, fitted, recipe), given)
@@ -183,11 +183,13 @@ def label_remarks(table: Table, task: Task) -> list[str]:
     return remarks
 
 
-def _sample(table: Table, count: int | None, seed: int) -> Table:
+def sample(table: Table, count: int | None, seed: int) -> Table:
     """Some rows, drawn by a seed, so that less data is still a fair picture of it."""
     if count is None or count >= len(table.rows):
         return table
-    return table.keep(random.Random(f"rows-{seed}").sample(table.rows, count))
+    places = random.Random(f"rows-{seed}").sample(range(len(table.rows)), count)
+    rows = table.rows
+    return table.keep(rows.select(places) if isinstance(rows, Rows) else [rows[place] for place in places])
 
 
 def _sample_inputs(table: Table, count: int | None) -> Table:

@@ -18,7 +18,7 @@ from graftune.tasks import registry
 from graftune.tasks.bound import BoundTask, Evaluation
 from graftune.tasks.features import PromptEncoder
 from graftune.tasks.writing import BoundWriting
-from graftune.training import distributed
+from graftune.training import distributed, encoding
 from graftune.training.budget import Budget, budget_of
 from graftune.training.encoding import EncodedTable, encode_table
 from graftune.training.loop import Watch, fit
@@ -27,7 +27,7 @@ from graftune.training.prepare import Experiment, template_of
 from graftune.training.recipe import Recipe
 from graftune.training.speed import fast
 from graftune.training.state import Progress
-from graftune.training.tables import key_of
+from graftune.training.tables import key_of, sample
 
 CURVE_ROWS = 64  # held-out rows behind each point of the curve
 CALIBRATION = 0.1  # of the training rows
@@ -131,7 +131,8 @@ def encode(
 ) -> tuple[EncodedTable, EncodedTable]:
     """Features of the training rows, and of the held-out rows behind the curve.
 
-    Rows that are too long are bad lines like others: left out and said up to a share. Raises GraftuneError above it.
+    Of a large table that the steps do not get through, only as many rows as they take are drawn and read. Rows that
+    are too long are bad lines like others: left out and said up to a share. Raises GraftuneError above it.
     """
     task, tables = experiment.task, experiment.tables
 
@@ -149,7 +150,9 @@ def encode(
         say(f"{tables.train.source}: {remark}")
     if isinstance(task, BoundWriting):
         _announce_long_targets(task, tables.train.rows, say)
-    return features(tables.train), features(chosen)
+    most = None if recipe.max_steps is None else recipe.max_steps * recipe.batch_size
+    large = len(tables.train.rows) > encoding.LARGE
+    return features(sample(tables.train, most, recipe.seed) if large else tables.train), features(chosen)
 
 
 def _announce_long_targets(task: BoundWriting, rows: Sequence[Row], say: Say) -> None:
