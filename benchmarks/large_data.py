@@ -100,13 +100,15 @@ def main(
     ],
     out: Annotated[Path, typer.Option(help="The csv.")],
     gigabytes: Annotated[float, typer.Option(min=0.001, help="Size of the data.")] = 10.0,
+    baseline: Annotated[float | None, typer.Option(help="Size of what the baseline tokenises (default: all).")] = None,
     joined: Annotated[int, typer.Option(min=1, help="Rows of the sample data that make one row: its length.")] = 4,
     processes: Annotated[int, typer.Option(min=1, help="Processes of both sides.")] = 1,
 ) -> None:
     """Write the data, train on a little of it, then on all of it beside the baseline, and write the csv."""
     folder.mkdir(parents=True, exist_ok=True)
-    data, small = folder / "data.jsonl", folder / "small.jsonl"
+    data, small, part = (folder / f"{name}.jsonl" for name in ("data", "small", "part"))
     rows = {data: write(data, gigabytes * 1e9, joined), small: write(small, 1e5, joined)}
+    rows[part] = write(part, (baseline or gigabytes) * 1e9, joined)
     records = Records(out)
 
     def add(side: str, file: Path, found: dict[str, float]) -> None:
@@ -124,7 +126,7 @@ def main(
         both = [
             pool.submit(train, "graftune", data),
             pool.submit(
-                lambda: add("datasets alone", data, measured(BASELINE, data, processes, cache=folder / "cache"))
+                lambda: add("datasets alone", part, measured(BASELINE, part, processes, cache=folder / "cache"))
             ),
         ]
         for one in both:
