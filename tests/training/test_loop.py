@@ -28,7 +28,7 @@ from graftune.training.optimizer import set_rate
 from graftune.training.run import train
 from graftune.training.step import Step
 from methods_under_test import disturb
-from training.tiny import contradictions, log, small
+from training.tiny import contradictions, log, small, write
 
 TRAINED = sorted(name for name, (cls, _) in PRESETS.items() if cls.trainable)
 
@@ -231,3 +231,14 @@ def test_products_are_chosen_aloud(toys, tmp_path):
     toys.train(tmp_path / "a", products="onednn", say=said.append)
     toys.train(tmp_path / "b", products="torch", say=said.append)
     assert sum("fp32 products by oneDNN" in line for line in said) == 1
+
+
+@pytest.mark.parametrize("method", ["prompt", "p-tuning", "prefix", "lora"])
+def test_texts_at_the_limit_leave_room_for_virtual_tokens(toys, tmp_path, method):
+    """Rows are padded to a multiple of 8, but not beyond what the base has positions for."""
+    rows = [{"text": "x" * 200 + str(n), "label": "ab"[n % 2]} for n in range(4)]
+    data = write(tmp_path / "long.jsonl", rows)
+    run = toys.train(
+        tmp_path / "run", method, base="bert", task="classify", train=data, eval=data, max_steps=1, batch_size=2
+    )
+    assert run.metrics["accuracy"] >= 0

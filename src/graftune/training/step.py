@@ -81,7 +81,7 @@ class Step:
         return total.item(), sum(f.length for f in features)
 
     def _width(self, row: Features) -> int:
-        return padded(row.length, self.model.positions)
+        return padded(row.length, self.model.room(self.name))
 
     def _cut(self, rows: Sequence[Features]) -> list[_Part]:
         """Micro-batches of the rows of one process; those without any target are left out."""
