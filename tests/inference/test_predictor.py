@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy
 import pytest
 from PIL import Image
 from sklearn.metrics import accuracy_score
+from transformers import GenerationConfig
 
 import graftune as gt
 from graftune.datasets import Row, read
@@ -128,3 +130,22 @@ def test_data_that_cannot_be_evaluated_is_refused(pair, tagger):
         pair.evaluate([])
     with pytest.raises(GraftuneError, match="2 words and 1 tags"):
         tagger.evaluate([{"tokens": ["a", "b"], "tags": ["O"]}])
+
+
+def test_a_conversation_is_an_input_by_itself(toys, folder):
+    talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]
+    predictor = trained(folder, "instruct", toys.long, [{"messages": talk}] * 2, instruct={"max_new_tokens": 2})
+    asked = talk[:1]
+    assert predictor([asked]) == predictor([{"messages": asked}]) == predictor(["hi"])
+
+
+def test_what_the_checkpoint_says_of_generation_is_said(toys, folder):
+    config = GenerationConfig.from_pretrained(toys.llama)
+    config.no_repeat_ngram_size = 2
+    base = shutil.copytree(toys.llama, folder / "set")
+    config.save_pretrained(base)
+    train, _ = toys.data["generate"]
+    said: list[str] = []
+    options = {"task": "generate", "train": train, "eval": train, "max_steps": 1, "generate": {"max_new_tokens": 2}}
+    gt.train(str(base), gt.LoRA(rank=2), out=folder / "said", say=said.append, **options)
+    assert "generation from the checkpoint: no_repeat_ngram_size=2 (set generate.generation to change it)" in said

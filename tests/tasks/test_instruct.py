@@ -162,3 +162,27 @@ def test_a_context_column_follows_the_instruction():
         task.messages(Row(({"role": "user", "content": "sum"},), None, 1, columns={"input": ""}))[-1]["content"]
         == "sum"
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"no_repeat_gram_size": 3}, "did you mean 'no_repeat_ngram_size'?"),
+        ({"num_return_sequences": 2}, "does not take 'num_return_sequences'"),
+        ({"return_dict_in_generate": True}, "does not take 'return_dict_in_generate'"),
+        ({"max_length": 9}, "does not take 'max_length'"),
+        ({"num_beams": 2}, "use instruct.num_beams"),
+        ({"temperature": -1.0, "do_sample": True}, "temperature"),
+        ({"top_p": 3.0}, "top_p"),
+        ({"no_repeat_ngram_size": -2}, "ngram_size"),
+    ],
+)
+def test_settings_of_generation_are_looked_at_before_anything_runs(settings, words):
+    with pytest.raises(GraftuneError) as caught:
+        Instruct(generation=settings)
+    assert words in str(caught.value)
+
+
+def test_good_settings_of_generation_pass():
+    settings = {"no_repeat_ngram_size": 3, "repetition_penalty": 1.2, "do_sample": True, "top_p": 0.9}
+    assert Instruct(generation=settings).generation == settings

@@ -10,10 +10,12 @@ from chat_tokenizers import CHATML, SHAPES, tokenizer_for
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
-from transformers import ByT5Tokenizer
+from transformers import ByT5Tokenizer, GPT2Config
 
+from graftune.datasets import Row
 from graftune.datasets.values import InvalidValue
 from graftune.errors import GraftuneError
+from graftune.tasks import Instruct
 from graftune.templates import Template
 from graftune.templates.chat import Chat
 from graftune.templates.chat_template import ChatTemplate
@@ -559,3 +561,12 @@ def test_of_several_templates_the_default_is_taken_and_with_tools_the_one_for_th
 def test_an_encoder_reads_texts_without_roles():
     assert source_text([QUESTION]) == "What is the answer?"
     assert source_text([SYSTEM, *TALK[:3]]) == "be brief\nWhat is the answer?\nIt is 42.\nand today?"
+
+
+def test_calls_of_tools_that_the_template_writes_nothing_of_are_bad_rows():
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Paris"}}}
+    talk = ({"role": "user", "content": "hi"},)
+    answer = {"role": "assistant", "content": None, "tool_calls": [call]}
+    for name, problem in (("chatml", "has an answer of which the chat template writes nothing"), ("tools", None)):
+        bound = Instruct().bind(GPT2Config(), tokenizer_for(name))
+        assert bound.problem(Row(talk, answer, 1)) == problem

@@ -181,6 +181,8 @@ def evaluate(
     table = read_eval(resolved, predictor.task.task)
     announce_table(table, predictor.task.task, live.say)
     result = predictor.evaluate(table, 2 * resolved.batch_size)
+    if "generation" in result.notes:
+        live.say(f"generation {result.notes['generation']}")
     data = {"metrics": result.metrics, "notes": result.notes, "predictions": result.predictions}
     _answer(out, data, _metrics(result.metrics))
 

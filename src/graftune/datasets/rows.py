@@ -133,6 +133,8 @@ def row_of(given: Any, columns: Columns = TEXT, line: int = 1) -> Row:
     Raises GraftuneError for one that the task cannot read.
     """
     try:
+        if isinstance(given, list | tuple) and columns.prompts and all(isinstance(one, Mapping) for one in given):
+            return Row(next(iter(columns.prompts.values()))(given, Path()), None, line)  # a conversation by itself
         if not isinstance(given, Mapping):
             return Row(columns.examples(columns.input(given, Path()), None)[-1][0], None, line)
         name = columns.choose_input(list(given), None)

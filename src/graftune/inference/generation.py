@@ -22,6 +22,7 @@ STRUCTURAL = frozenset(
         *("use_cache", "cache_implementation", "max_length", "max_new_tokens", "num_beams", "do_sample"),
         *("temperature", "top_k", "top_p", "min_p", "typical_p"),  # of sampling, which is not done here
         *("is_assistant", "num_assistant_tokens", "_from_model_config", "return_dict_in_generate"),
+        *("output_attentions", "output_hidden_states", "output_scores", "output_logits"),
     }
 )
 
@@ -97,12 +98,18 @@ def from_checkpoint(model: AdaptedModel) -> dict[str, Any]:
     return {name: value for name, value in changed.items() if name not in STRUCTURAL and value is not None}
 
 
+def taken(model: AdaptedModel, task: BoundWriting) -> str:
+    """What of the checkpoint's own generation settings is obeyed, in words; empty where it is nothing."""
+    own = {**task.task.generation, **task.fixed_settings}
+    listed = [f"{name}={value}" for name, value in sorted(from_checkpoint(model).items()) if name not in own]
+    how = f" (set {task.task.name}.generation to change it)"
+    return f"from the checkpoint: {', '.join(listed)}{how}" if listed else ""
+
+
 def _notes(model: AdaptedModel, task: BoundWriting, groups: Sequence[Row]) -> dict[str, str]:
     notes = {}
-    own = {**task.task.generation, **task.fixed_settings}
-    if taken := {name: value for name, value in from_checkpoint(model).items() if name not in own}:
-        listed = ", ".join(f"{name}={value}" for name, value in sorted(taken.items()))
-        notes["generation"] = f"from the checkpoint: {listed} (set {task.task.name}.generation to change it)"
+    if remark := taken(model, task):
+        notes["generation"] = remark
     long = sum(task.target_length(row) > task.task.max_new_tokens for row in groups)
     if long:
         notes["max_new_tokens"] = (

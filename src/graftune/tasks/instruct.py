@@ -130,8 +130,12 @@ class BoundInstruct(BoundWriting):
         """What the chat template says where it refuses a conversation."""
         if self.is_encoder_decoder:
             return None
+        messages = [*self.task.messages(row), *([] if row.target is None else [row.target])]
         try:
-            self.chat_template.accepted([*self.task.messages(row), *([] if row.target is None else [row.target])])
+            accepted, _ = self.chat_template.accepted(messages)
+            for place in answers(accepted):
+                if not text_of(accepted[place]).strip():  # calls of tools, of which a template may write nothing
+                    self.chat_template.split(accepted[:place], accepted[place])
         except values.InvalidValue as error:
             return str(error)
         return None

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from graftune.bases.head import Head
 from graftune.datasets.rows import Row
-from graftune.errors import GraftuneError
+from graftune.errors import GraftuneError, unknown
 from graftune.tasks import metrics
 from graftune.tasks.batches import IGNORED, inputs, pad
 from graftune.tasks.bound import Batch, BoundTask, Evaluation
@@ -52,10 +52,63 @@ class WritingTask(Task):
         """The scores of texts against the references of each."""
 
     def check_lengths(self) -> None:
-        """Raise GraftuneError for a length or a number of beams below 1."""
+        """Raise GraftuneError for a length or a number of beams below 1, and for settings that `generate` refuses."""
+        _check_generation(self.name, self.generation)
         for name in ("max_new_tokens", "num_beams"):
             if (value := getattr(self, name)) < 1:
                 raise GraftuneError(f"{name} is too small", received=value, expected="1 or more", do=f"raise {name}")
+
+
+#: Settings of `generate` that change what it gives, not what it writes, or that the task sets itself.
+NOT_FREE = frozenset(
+    {
+        *("return_dict_in_generate", "num_return_sequences", "output_scores", "output_logits", "output_attentions"),
+        *("output_hidden_states", "stop_strings", "max_length", "max_new_tokens", "num_beams"),
+    }
+)
+
+
+#: Settings whose values are looked at by the classes that use them.
+VALUES = {
+    "temperature": "TemperatureLogitsWarper",
+    "top_k": "TopKLogitsWarper",
+    "top_p": "TopPLogitsWarper",
+    "min_p": "MinPLogitsWarper",
+    "typical_p": "TypicalLogitsWarper",
+    "repetition_penalty": "RepetitionPenaltyLogitsProcessor",
+    "no_repeat_ngram_size": "NoRepeatNGramLogitsProcessor",
+}
+
+
+def _check_generation(task: str, settings: Mapping[str, Any]) -> None:
+    """Raise GraftuneError for settings that Transformers' `generate` does not know, or does not take together."""
+    if not settings:
+        return
+    import transformers
+
+    known = vars(transformers.GenerationConfig()).keys()
+    for name in settings:
+        if name not in known:
+            raise unknown(f"setting in {task}.generation", name, known - NOT_FREE)
+        if name in NOT_FREE:
+            raise GraftuneError(
+                f"{task}.generation does not take {name!r}",
+                received=f"{name}={settings[name]!r}",
+                expected="settings of how a text is written",
+                do=f"use {task}.{name}" if name in ("max_new_tokens", "num_beams") else "leave it out",
+            )
+    try:
+        transformers.GenerationConfig(**settings).validate(strict=True)
+        for name, checks in VALUES.items():
+            if settings.get(name) is not None:
+                getattr(transformers, checks)(settings[name])
+    except (ValueError, TypeError) as error:
+        raise GraftuneError(
+            f"bad settings in {task}.generation",
+            received=f"{dict(settings)}: {' '.join(str(error).split())}",
+            expected="settings that Transformers' generate takes together",
+            do="change or leave out what it names",
+        ) from error
 
 
 class BoundWriting(BoundTask):

@@ -9,7 +9,7 @@ from typing import Any
 
 from graftune.datasets.rows import Row, Table, bad_lines
 from graftune.datasets.splits import split_off
-from graftune.inference import evaluation
+from graftune.inference import evaluation, generation
 from graftune.inference.running import encoder_for
 from graftune.methods.method import Method
 from graftune.model.adapted import AdaptedModel
@@ -75,6 +75,8 @@ def train_adapter(
     heads = task.task.head(model.config).modules(experiment.base) if method.trainable else ()
     model.add(name, method, heads=heads, labels=labels, seed=recipe.seed)
     try:
+        if isinstance(task, BoundWriting) and (remark := generation.taken(model, task)):
+            say(f"generation {remark}")
         encoder = encoder_of(experiment, recipe, method, model)
         experiment, calibration = without_calibration(experiment, recipe, say)
         nothing = EncodedTable([], 0, {})
