@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import re
+import shutil
 import signal
 import threading
 from dataclasses import replace
@@ -13,7 +14,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoConfig, AutoTokenizer
 
+import graftune as gt
 from graftune.bases.loading import load_base, load_config, load_processor
 from graftune.datasets.rows import read
 from graftune.errors import GraftuneError
@@ -242,3 +245,31 @@ def test_texts_at_the_limit_leave_room_for_virtual_tokens(toys, tmp_path, method
         tmp_path / "run", method, base="bert", task="classify", train=data, eval=data, max_steps=1, batch_size=2
     )
     assert run.metrics["accuracy"] >= 0
+
+
+@pytest.mark.parametrize("where", ["input", "target"])
+@pytest.mark.parametrize("method", ["prompt", "p-tuning", "lora"])
+def test_tokens_without_a_row_are_no_virtual_tokens(toys, tmp_path, method, where):
+    """A tokenizer with more tokens than the embedding has rows: their ids are those of the virtual tokens."""
+    base = shutil.copytree(toys.llama, tmp_path / "base")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    assert len(tokenizer) == AutoConfig.from_pretrained(base).vocab_size
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(base)
+    row = {"table": "n1", "text": "one"}
+    text = {"input": "table", "target": "text"}[where]
+    clean, strange = (
+        write(tmp_path / "a.jsonl", [row] * 4),
+        write(tmp_path / "b.jsonl", [row, {**row, text: "a <new>"}]),
+    )
+    options = {"max_steps": 1, "batch_size": 2, "generate": {"max_new_tokens": 2}}
+    toys.llama, before = str(base), toys.llama
+    try:
+        toys.train(tmp_path / "clean", method, train=clean, eval=clean, **options)
+        with pytest.raises(GraftuneError, match="more tokens than the base's embedding has rows") as caught:
+            toys.train(tmp_path / "strange", method, train=strange, eval=clean, **options)
+        assert f"id {len(tokenizer) - 1} in line 2" in str(caught.value)
+    finally:
+        toys.llama = before
+    with pytest.raises(GraftuneError, match="more tokens than the base's embedding has rows"):
+        gt.load(tmp_path / "clean")(["a <new>"])

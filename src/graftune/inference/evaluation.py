@@ -61,6 +61,9 @@ def evaluate(
         if isinstance(task, BoundWriting):
             return _evaluate_texts(model, task, rows, adapter, encoder, batch_size, progress)
         features = [task.encode(row, encoder) for row in rows]
+        for row, own in zip(rows, features, strict=True):
+            for part in own:
+                encoder.check(row.line, part.ids)
         flat = [part for own in features for part in own]
         told = progress if len(flat) == len(rows) else None
         answers, loss = _answers(model, task, flat, adapter, batch_size, told)

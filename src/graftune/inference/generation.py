@@ -54,6 +54,8 @@ def write(
     groups = grouped(task.questions(rows), task.group_key)
     limit = prompt_limit(task, encoder.max_length, task.task.max_new_tokens)
     prompts = [task.prompt(row, replace(encoder, max_length=limit)) for row in groups]
+    for row, prompt in zip(groups, prompts, strict=True):
+        encoder.check(row.line, prompt.ids)
     ends = end_ids(model, task)
     settings = {
         "max_new_tokens": task.task.max_new_tokens,

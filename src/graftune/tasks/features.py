@@ -67,6 +67,21 @@ class PromptEncoder:
                 do="raise the maximum length, shorten the template, or delete the row",
             ) from error
 
+    def check(self, line: int, ids: Sequence[int], targets: Sequence[int] = ()) -> None:
+        """Raise GraftuneError for tokens that the base's embedding has no row for: they are no virtual tokens."""
+        first = self.first_virtual_id
+        if not first or max((*ids, *targets), default=0) < first:
+            return
+        beyond = [token for token in ids if token >= first]
+        if len(beyond) > self.template.virtual_tokens or any(token >= first for token in targets):
+            raise GraftuneError(
+                "the tokenizer has more tokens than the base's embedding has rows",
+                received=f"ids {first} to {max((*ids, *targets))} in line {line}, "
+                f"and {self.template.virtual_tokens} virtual tokens in the template",
+                expected=f"ids from 0 to {first - 1}",
+                do="resize the embedding, and save the base again: base.resize_token_embeddings(len(tokenizer))",
+            )
+
     def fit_many(self, rows: Sequence[Row], *, reserved: Sequence[int] = (), suffix: bool = True) -> list[Encoded]:
         """As `fit` for each row, with room for ``reserved[i]`` tokens; the tokenizer reads all rows at once."""
         columns = [row.texts for row in rows]

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import version
-from itertools import chain, islice, pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, overload
 
@@ -29,7 +29,7 @@ from graftune.tasks.bound import BoundTask
 from graftune.tasks.extract import Window
 from graftune.tasks.features import Features, PromptEncoder, TooLong
 from graftune.tasks.tag import Words
-from graftune.tasks.writing import Pair
+from graftune.tasks.writing import BoundWriting, Pair
 
 LARGE = 20_000  # rows; fewer are kept in memory
 CHUNK = 500  # rows that the tokenizer reads at once
@@ -62,13 +62,21 @@ def _encoded(
 ) -> Iterator[Features]:
     for chunk in batched(rows, CHUNK):
         try:
-            yield from chain.from_iterable(task.encode_many(chunk, encoder))
+            for row, features in zip(chunk, task.encode_many(chunk, encoder), strict=True):
+                yield from _checked(row, features, task, encoder)
         except TooLong:  # some row of the chunk
             for row in chunk:
                 try:
-                    yield from task.encode(row, encoder)
+                    yield from _checked(row, task.encode(row, encoder), task, encoder)
                 except TooLong as error:
                     too_long[row.line] = f"{error.problem.partition(': ')[2]}: {error.received}, not {error.expected}"
+
+
+def _checked(row: Row, features: Sequence[Features], task: BoundTask, encoder: PromptEncoder) -> Sequence[Features]:
+    """The features of a row. Raises GraftuneError for ids that the base has no row for."""
+    for one in features:
+        encoder.check(row.line, one.ids, one.labels if isinstance(task, BoundWriting) else ())
+    return features
 
 
 def batched(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
