@@ -16,6 +16,7 @@ from graftune.comparison import folder, report, results, table
 from graftune.comparison.measure import inference, peak_memory
 from graftune.errors import GraftuneError
 from graftune.methods.method import PRESETS, Method, make
+from graftune.tasks import registry
 from graftune.training import distributed
 from graftune.training import recipe as recipes
 from graftune.training.loop import Report
@@ -46,9 +47,10 @@ class Event:
 Watch = Callable[[Event], None]
 
 
-def every_method() -> list[str]:
-    """All methods there are, the untrained ones first."""
-    return sorted(PRESETS, key=lambda name: PRESETS[name][0].trainable)
+def every_method(task: str) -> list[str]:
+    """All methods there are, the untrained ones first; without a new head there is none to probe."""
+    names = sorted(PRESETS, key=lambda name: PRESETS[name][0].trainable)
+    return [name for name in names if name != "head" or registry.TASKS[task].new_head]
 
 
 def quiet(_: Event) -> None:
@@ -84,7 +86,9 @@ def compare(
         usual = DEMO.get(recipe.task, {})
         recipe = recipe.model_copy(update={k: v for k, v in usual.items() if k not in recipe.model_fields_set})
     seeds = seeds or recipe.seeds or 1
-    methods = every_method() if methods is None and recipe.methods is None else methods or recipe.methods or ()
+    methods = (
+        every_method(recipe.task) if methods is None and recipe.methods is None else methods or recipe.methods or ()
+    )
     chosen = [m if isinstance(m, Method) else make(m, **recipe.section(m)) for m in methods]
     _check_methods(chosen)
     tables = read_tables(recipe)

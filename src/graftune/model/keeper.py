@@ -115,7 +115,12 @@ class AdapterKeeper(TrainerSupport):
             raise unknown("head", heads[0], self.anatomy.heads)
         grafts = build.grafts + context.copies(set(head_names) - copied_names(build.grafts))
         if method.trainable and not grafts:
-            raise GraftuneError(f"{type(method).__name__} fits no site of this base", received=type(self.base).__name__)
+            raise GraftuneError(
+                f"{type(method).__name__} fits no site of this base",
+                received=type(self.base).__name__,
+                expected="a site that the method changes, or a new head",
+                do="choose another method: `graftune inspect` shows which fit",
+            )
         adapter = Adapter(method, grafts, build.generators, heads).to(self.base.device)
         return self.attach(name, adapter)
 
