@@ -17,6 +17,7 @@ from graftune.comparison.measure import inference, peak_memory
 from graftune.errors import GraftuneError
 from graftune.methods.method import PRESETS, Method, make
 from graftune.tasks import registry
+from graftune.tasks.task import Task
 from graftune.training import distributed
 from graftune.training import recipe as recipes
 from graftune.training.loop import Report
@@ -47,10 +48,10 @@ class Event:
 Watch = Callable[[Event], None]
 
 
-def every_method(task: str) -> list[str]:
+def every_method(task: Task) -> list[str]:
     """All methods there are, the untrained ones first; without a new head there is none to probe."""
     names = sorted(PRESETS, key=lambda name: PRESETS[name][0].trainable)
-    return [name for name in names if name != "head" or registry.TASKS[task].new_head]
+    return [name for name in names if name != "head" or task.new_head]
 
 
 def quiet(_: Event) -> None:
@@ -86,9 +87,9 @@ def compare(
         usual = DEMO.get(recipe.task, {})
         recipe = recipe.model_copy(update={k: v for k, v in usual.items() if k not in recipe.model_fields_set})
     seeds = seeds or recipe.seeds or 1
-    methods = (
-        every_method(recipe.task) if methods is None and recipe.methods is None else methods or recipe.methods or ()
-    )
+    if methods is None and recipe.methods is None:
+        methods = every_method(registry.make(recipe.task, **recipe.section(recipe.task)))
+    methods = methods or recipe.methods or ()
     chosen = [m if isinstance(m, Method) else make(m, **recipe.section(m)) for m in methods]
     _check_methods(chosen)
     tables = read_tables(recipe)
