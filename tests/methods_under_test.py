@@ -33,10 +33,10 @@ SMALL: dict[str, dict[str, object]] = {
 
 
 def all_methods() -> dict[str, Method]:
-    """Every trainable preset with small sizes, and the variants."""
+    """Every trainable preset with small sizes, and the variants; the linear probe has no part to look at."""
     methods = {name: make(name, **SMALL.get(name, {})) for name in sorted(PRESETS)}
     methods |= {name: make(preset, **options) for name, (preset, options) in VARIANTS.items()}
-    return {name: method for name, method in methods.items() if method.trainable}
+    return {name: method for name, method in methods.items() if method.trainable and name != "head"}
 
 
 METHODS = all_methods()

@@ -50,7 +50,8 @@ def test_an_encoder_decoder_is_shown_by_stack_and_kind_of_attention(inspect) -> 
         "o      decoder.block.0.layer.1.EncDecAttention.o  24 → 32",
         "output decoder.block.0.layer.1.dropout  32",
     ]
-    assert set(methods.values()) == {"yes"}
+    assert {fits for name, fits in methods.items() if name != "head"} == {"yes"}
+    assert methods["head"].startswith("no: LinearProbe fits no site of this base")
 
 
 def test_a_detector(inspect) -> None:

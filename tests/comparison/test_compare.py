@@ -20,7 +20,7 @@ from graftune.errors import GraftuneError
 from graftune.inference.predictor import Predictor
 from graftune.tasks import registry
 from tasks.conftest import byte_level
-from training.tiny import classification_rows, same, small, tensors, write
+from training.tiny import classification_rows, generation_rows, same, small, tensors, write
 
 METHODS = [small("hard-prompt"), small("lora"), small("prompt", init="labels"), small("prefix")]
 
@@ -98,8 +98,8 @@ def test_an_adapter_is_that_of_a_single_run(done, toys, tmp_path):
 def test_killed_and_started_again_it_goes_on(toys, tmp_path, undrawn):
     out = tmp_path / "out"
 
-    class Killed(Exception):
-        pass
+    class Killed(BaseException):
+        """As Ctrl-C is."""
 
     def kill(event):
         if event.number == 3:
@@ -119,6 +119,46 @@ def test_killed_and_started_again_it_goes_on(toys, tmp_path, undrawn):
     before = lines(out)
     run(toys, out, methods, watch=lambda event: pytest.fail("nothing was left to do"))
     assert lines(out) == before
+
+
+def test_one_method_may_stand_there_with_other_options(toys, tmp_path, undrawn):
+    out = tmp_path / "out"
+    names = ["lora(rank=1)", "lora(rank=3, targets=[q, v], lr=0.5)", "bitfit"]
+    run(toys, out, names)
+    found = {line["label"]: line for line in results(out)}
+    assert list(found) == names
+    assert {line["method"] for line in found.values()} == {"lora", "bitfit"}
+    assert found[names[1]]["parameters_trained"] == 3 * found[names[0]]["parameters_trained"]
+    assert max(point["step"] for point in found[names[1]]["curve"]) > 0
+    assert {path.name for path in (out / "adapters").iterdir()} == {
+        "lora_rank=1-seed0", "lora_rank=3,_targets=_q,_v_,_lr=0.5-seed0", "bitfit-seed0",
+    }  # fmt: skip
+    run(toys, out, names, watch=lambda event: pytest.fail("nothing was left to do"))
+    given = [small("lora", rank=1), small("lora", rank=2), small("bitfit")]
+    run(toys, tmp_path / "objects", given)
+    assert [line["label"] for line in results(tmp_path / "objects")] == ["lora(rank=1)", "lora(rank=2)", "bitfit"]
+
+
+def test_whatever_ends_a_run_the_others_go_on(toys, tmp_path, undrawn, monkeypatch):
+    def broken(self, context):
+        raise IndexError("list index out of range")
+
+    monkeypatch.setattr("graftune.methods.bitfit.BitFit.build", broken)
+    run(toys, tmp_path, ["bitfit", "lora"])
+    first, second = results(tmp_path)
+    assert (first["label"], first["status"]) == ("bitfit", "failed")
+    assert first["error"].startswith("IndexError: list index out of range (test_compare.py, line ")
+    assert second["status"] == "done"
+
+
+def test_other_data_are_refused(toys, tmp_path, undrawn):
+    train = write(tmp_path / "train.jsonl", generation_rows(8))
+    options = {**toys.options(max_steps=2), "train": train}
+    compare(toys.llama, ["lora"], out=tmp_path / "out", **options)
+    write(tmp_path / "train.jsonl", [*generation_rows(7), {"table": "n9", "text": "nine"}])
+    with pytest.raises(GraftuneError, match="the data have changed") as caught:
+        compare(toys.llama, ["lora"], out=tmp_path / "out", **options)
+    assert "other rows to train on" in str(caught.value)
 
 
 def test_a_failed_run_is_tried_again(done, toys):

@@ -107,7 +107,8 @@ def train(
 
 def compare(
     methods: Annotated[
-        str | None, typer.Option(help="Comma-separated methods (default: all).", metavar="A,B,C")
+        str | None,
+        typer.Option(help="Methods with commas between, also with options: lora,lora(rank=64).", metavar="A,B,C"),
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds (default: 1).")] = None,
     out: o.Out = Path("runs/compare"),
@@ -129,7 +130,9 @@ def compare(
     recipe: o.RecipeFile = None,
 ) -> None:
     """Run several methods on one base and one data set; write a table and report.html. Started again, it continues."""
-    names = None if methods is None else [name.strip() for name in methods.split(",")]
+    from graftune.comparison.candidates import split
+
+    names = None if methods is None else split(methods)
     flags = {
         "methods": names, "seeds": seeds, "base": base, "task": task, "train": train, "eval": eval,
         "input": input, "target": target, "batch_size": batch_size, "max_steps": max_steps, "epochs": epochs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,12 @@ from transformers import PreTrainedModel
 from graftune import files
 from graftune.checkpoint import native
 from graftune.comparison import folder, report, results, table
+from graftune.comparison.candidates import Candidate, candidates
 from graftune.comparison.measure import inference, peak_memory
 from graftune.errors import GraftuneError
-from graftune.methods.method import PRESETS, Method, make
+from graftune.methods.method import PRESETS, Method
+from graftune.tasks import registry
+from graftune.tasks.task import Task
 from graftune.training import distributed
 from graftune.training import recipe as recipes
 from graftune.training.loop import Report
@@ -46,9 +50,10 @@ class Event:
 Watch = Callable[[Event], None]
 
 
-def every_method() -> list[str]:
-    """All methods there are, the untrained ones first."""
-    return sorted(PRESETS, key=lambda name: PRESETS[name][0].trainable)
+def every_method(task: Task) -> list[str]:
+    """All methods there are, the untrained ones first; without a new head there is none to probe."""
+    names = sorted(PRESETS, key=lambda name: PRESETS[name][0].trainable)
+    return [name for name in names if name != "head" or task.new_head]
 
 
 def quiet(_: Event) -> None:
@@ -84,27 +89,35 @@ def compare(
         usual = DEMO.get(recipe.task, {})
         recipe = recipe.model_copy(update={k: v for k, v in usual.items() if k not in recipe.model_fields_set})
     seeds = seeds or recipe.seeds or 1
-    methods = every_method() if methods is None and recipe.methods is None else methods or recipe.methods or ()
-    chosen = [m if isinstance(m, Method) else make(m, **recipe.section(m)) for m in methods]
-    _check_methods(chosen)
+    if methods is None and recipe.methods is None:
+        methods = every_method(registry.make(recipe.task, **recipe.section(recipe.task)))
+    methods = methods or recipe.methods or ()
+    chosen = candidates(methods, recipe)
     tables = read_tables(recipe)
     announce(tables, recipe, say)
     resolved = recipes.dump(
-        recipes.with_methods(recipe, chosen, method=None, methods=[m.preset for m in chosen], seeds=seeds)
+        recipes.with_methods(
+            recipe,
+            [one.method for one in chosen if one.label == one.method.preset],
+            method=None,
+            methods=[one.label for one in chosen],
+            seeds=seeds,
+        )
     )
     folder.check(out, resolved)
     done = folder.finished(out)
-    data = tables.train.fingerprint, tables.eval.fingerprint
+    data = {"train": tables.train.fingerprint, "evaluate": tables.eval.fingerprint}
+    folder.check_data(out, data)
     distributed.agree("options, data and folder", (resolved, data, sorted(done)))
-    plan = list(enumerate([(method, recipe.seed + k) for k in range(seeds) for method in chosen], 1))
-    todo = [(number, method, seed) for number, (method, seed) in plan if (method.preset, seed) not in done]
+    plan = list(enumerate([(one, recipe.seed + k) for k in range(seeds) for one in chosen], 1))
+    todo = [(number, one, seed) for number, (one, seed) in plan if (one.label, seed) not in done]
     if todo:
         given = None if isinstance(base, str) else base
-        bases = _Bases(recipe, tables, [method for _, method, _ in todo], given, tokenizer)
+        bases = _Bases(recipe, tables, [one.method for _, one, _ in todo], given, tokenizer)
         if distributed.first():
             files.write_text(out / "recipe.yaml", resolved)
             if not (out / "comparison.json").exists():
-                folder.write_header(out, recipe, bases.any(), [recipe.seed + k for k in range(seeds)])
+                folder.write_header(out, recipe, bases.any(), [recipe.seed + k for k in range(seeds)], data)
         try:
             _run(todo, bases, recipe, out, watch, len(plan))
         finally:  # also after Ctrl-C: what was finished is shown
@@ -161,24 +174,32 @@ class _Bases:
 
 
 def _run(
-    todo: Sequence[tuple[int, Method, int]], bases: _Bases, recipe: Recipe, out: Path, watch: Watch, total: int
+    todo: Sequence[tuple[int, Candidate, int]], bases: _Bases, recipe: Recipe, out: Path, watch: Watch, total: int
 ) -> None:
     """Run what is left to do; each result is a line in ``results.jsonl`` as soon as it is there."""
-    for number, method, seed in todo:
+    for number, one, seed in todo:
 
-        def tell(stage: str, report: Report | None = None, n: int = number, m: Method = method, s: int = seed) -> None:
-            watch(Event(m.preset, s, n, total, stage, report))
+        def tell(stage: str, report: Report | None = None, n: int = number, c: Candidate = one, s: int = seed) -> None:
+            watch(Event(c.label, s, n, total, stage, report))
 
-        seeded = recipe.model_copy(update={"seed": seed})
+        seeded = one.recipe(recipe).model_copy(update={"seed": seed})
         try:
-            experiment = bases.for_method(method)
-            result = _one(experiment, seeded, method, out / "adapters" / f"{method.preset}-seed{seed}", tell)
-        except GraftuneError as error:
-            result = {"status": "failed", "error": str(error)}
+            experiment = bases.for_method(one.method)
+            result = _one(experiment, seeded, one.method, out / "adapters" / f"{one.slug}-seed{seed}", tell)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's alone, and the others go on
+            result = {"status": "failed", "error": _said(error)}
         if distributed.first():
-            line = {"method": method.preset, "label": method.preset, "seed": seed, **result}
+            line = {"method": one.method.preset, "label": one.label, "seed": seed, **result}
             folder.append(out / "results.jsonl", line)
         distributed.told(None)  # the others wait until the line is written
+
+
+def _said(error: Exception) -> str:
+    """A mistake in what was given in its own words; anything else with its kind and its place."""
+    if isinstance(error, GraftuneError):
+        return str(error)
+    *_, last = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
 
 
 def _one(
@@ -228,16 +249,4 @@ def _check_whole(recipe: Recipe) -> None:
             received="shard=true",
             expected="a base that every process holds whole, since a run that fails must leave it so",
             do="leave shard out, or train the methods one by one",
-        )
-
-
-def _check_methods(methods: Sequence[Method]) -> None:
-    """Raise GraftuneError for no method, or one twice: results are kept by method and seed."""
-    names = [method.preset for method in methods]
-    if not names or len(set(names)) < len(names):
-        raise GraftuneError(
-            "compare needs methods, each once",
-            received=", ".join(names) or "none",
-            expected="one or more different methods",
-            do="compare options of one method in several folders",
         )

@@ -32,11 +32,25 @@ def check(out: Path, text: str) -> None:
         )
 
 
+def check_data(out: Path, data: dict[str, str]) -> None:
+    """Raise GraftuneError where the comparison in ``out`` was made on other rows, by their fingerprints ``data``."""
+    if not (out / "comparison.json").exists():
+        return
+    before = results.load(out).header.data
+    if changed := [name for name in data if before.get(name, data[name]) != data[name]]:
+        raise GraftuneError(
+            f"the data have changed since {out} was begun",
+            received=f"other rows to {' and to '.join(changed)} on",
+            expected="the rows that its first results were made with",
+            do="choose another --out, or give the data as they were",
+        )
+
+
 def finished(out: Path) -> set[tuple[str, int]]:
-    """Method and seed of every run that needs no repeating."""
+    """Label and seed of every run that needs no repeating."""
     if not (out / "comparison.json").exists():
         return set()
-    return {(run.method, run.seed) for run in results.load(out).runs if run.status == "done"}
+    return {(run.label, run.seed) for run in results.load(out).runs if run.status == "done"}
 
 
 def append(path: Path, line: dict[str, Any]) -> None:
@@ -60,7 +74,7 @@ def _short(name: str) -> str:
     return "/".join(path.parts[-2:]) if path.exists() else name
 
 
-def write_header(out: Path, recipe: Recipe, experiment: Experiment, seeds: list[int]) -> None:
+def write_header(out: Path, recipe: Recipe, experiment: Experiment, seeds: list[int], data: dict[str, str]) -> None:
     """Write ``comparison.json``: what is compared, on what, and where."""
     base = experiment.base.base_model
     parameters = list(base.parameters())
@@ -82,6 +96,7 @@ def write_header(out: Path, recipe: Recipe, experiment: Experiment, seeds: list[
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "
             f"{psutil.virtual_memory().total / 2**30:.0f} GiB"
             + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"),
+            "data": data,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     )

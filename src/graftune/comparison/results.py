@@ -32,6 +32,8 @@ class Header(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
     machine: str = ""
     created: str = ""
+    data: dict[str, str] = Field(default_factory=dict)
+    """Fingerprints of the rows, by split."""
 
 
 class CurvePoint(BaseModel):

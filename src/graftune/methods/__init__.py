@@ -7,6 +7,7 @@ from graftune.methods.freeze import Freeze as Freeze
 from graftune.methods.full_fine_tuning import FullFineTuning as FullFineTuning
 from graftune.methods.hard_prompt import HardPrompt as HardPrompt
 from graftune.methods.ia3 import IA3 as IA3
+from graftune.methods.linear_probe import LinearProbe as LinearProbe
 from graftune.methods.lora import LoRA as LoRA
 from graftune.methods.p_tuning import PTuning as PTuning
 from graftune.methods.p_tuning_v2 import PTuningV2 as PTuningV2

@@ -110,12 +110,17 @@ class AdapterKeeper(TrainerSupport):
             if seed is not None:
                 torch.manual_seed(seed)
             build = method.build(context)
-        if method.trainable and not build.grafts:
-            raise GraftuneError(f"{type(method).__name__} fits no site of this base", received=type(self.base).__name__)
         head_names = [n for n in context.parameters if n.startswith(tuple(f"{h}." for h in heads))]
         if heads and not head_names:
             raise unknown("head", heads[0], self.anatomy.heads)
         grafts = build.grafts + context.copies(set(head_names) - copied_names(build.grafts))
+        if method.trainable and not grafts:
+            raise GraftuneError(
+                f"{type(method).__name__} fits no site of this base",
+                received=type(self.base).__name__,
+                expected="a site that the method changes, or a new head",
+                do="choose another method: `graftune inspect` shows which fit",
+            )
         adapter = Adapter(method, grafts, build.generators, heads).to(self.base.device)
         return self.attach(name, adapter)
 

@@ -44,6 +44,7 @@ class Cloze(Labelled):
 
     name: ClassVar[str] = "cloze"
     metric: ClassVar[str] = "accuracy"
+    new_head: ClassVar[bool] = False
     columns: ClassVar[Columns] = Columns(targets=CLASSES, target=values.label)
 
     def __post_init__(self) -> None:
@@ -85,7 +86,7 @@ class Cloze(Labelled):
         masked = type(config) in AutoModelForMaskedLM._model_mapping and not config.is_encoder_decoder
         causal = type(config) in AutoModelForCausalLM._model_mapping
         auto_class = "AutoModelForMaskedLM" if masked or not causal else "AutoModelForCausalLM"
-        return Head(self.name, auto_class, new=False)
+        return Head(self.name, auto_class, new=self.new_head)
 
     def bind(self, config: Any, processor: Any) -> BoundTask:
         return BoundCloze(self, config, processor)

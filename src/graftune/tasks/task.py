@@ -31,6 +31,8 @@ class Task(ABC):
     """The primary metric."""
     columns: ClassVar[Columns] = TEXT
     """What is read of each record."""
+    new_head: ClassVar[bool] = True
+    """Whether a base gets a head for it that every method trains; else it answers in words."""
     processor: ClassVar[str] = "AutoTokenizer"
     """The Transformers Auto class of what turns inputs into numbers."""
 

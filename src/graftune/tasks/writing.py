@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,13 +39,15 @@ class Pair(Features):
 class WritingTask(Task):
     """A task whose answer is written. `generation` are further settings for Transformers' `generate`."""
 
+    new_head: ClassVar[bool] = False
+
     max_new_tokens: int
     num_beams: int
     generation: Mapping[str, Any]
 
     def head(self, config: Any) -> Head:
         auto_class = "AutoModelForSeq2SeqLM" if config.is_encoder_decoder else "AutoModelForCausalLM"
-        return Head(self.name, auto_class, new=False)
+        return Head(self.name, auto_class, new=self.new_head)
 
     @abstractmethod
     def scores(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> metrics.Scores:
