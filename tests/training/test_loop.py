@@ -268,7 +268,7 @@ def test_tokens_without_a_row_are_no_virtual_tokens(toys, tmp_path, method, wher
         toys.train(tmp_path / "clean", method, train=clean, eval=clean, **options)
         with pytest.raises(GraftuneError, match="more tokens than the base's embedding has rows") as caught:
             toys.train(tmp_path / "strange", method, train=strange, eval=clean, **options)
-        assert f"id {len(tokenizer) - 1} in line 2" in str(caught.value)
+        assert "in line 2" in str(caught.value)
     finally:
         toys.llama = before
     with pytest.raises(GraftuneError, match="more tokens than the base's embedding has rows"):
