@@ -115,7 +115,7 @@ class Anatomy:
             raise GraftuneError(
                 f"this base has no {role} sub-layer that an adapter fits",
                 received=type(self.base).__name__,
-                expected=f"layers with a {role} sub-layer",
+                expected=f"layers with their {role} as a sub-layer",
                 do="look at `graftune inspect --base …` for what is there",
             )
         return sites
