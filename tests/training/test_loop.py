@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, BloomConfig, BloomForCausalLM
 
 import graftune as gt
 from graftune.bases.loading import load_base, load_config, load_processor
@@ -31,7 +31,7 @@ from graftune.training.optimizer import set_rate
 from graftune.training.run import train
 from graftune.training.step import Step
 from methods_under_test import disturb
-from training.tiny import contradictions, log, small, write
+from training.tiny import contradictions, log, saved, small, write
 
 TRAINED = sorted(name for name, (cls, _) in PRESETS.items() if cls.trainable and name != "head")
 
@@ -273,3 +273,16 @@ def test_tokens_without_a_row_are_no_virtual_tokens(toys, tmp_path, method, wher
         toys.llama = before
     with pytest.raises(GraftuneError, match="more tokens than the base's embedding has rows"):
         gt.load(tmp_path / "clean")(["a <new>"])
+
+
+@pytest.mark.parametrize("method", [gt.BitFit(), gt.LoRA(rank=2, targets="all"), gt.FullFineTuning()])
+def test_a_base_whose_attention_is_not_seen_is_trained_where_a_method_fits(toys, tmp_path, method):
+    """Bloom's attention adds the residual itself: no output of it can be adapted, but its maps and biases can."""
+    tokenizer = AutoTokenizer.from_pretrained(toys.llama)
+    config = BloomConfig(hidden_size=16, n_layer=2, n_head=2, vocab_size=len(tokenizer))
+    base = saved(tmp_path / "bloom", BloomForCausalLM(config), tokenizer)
+    train, _ = toys.data["generate"]
+    options = {"task": "generate", "train": train, "eval": train, "max_steps": 4, "generate": {"max_new_tokens": 2}}
+    gt.train(base, method, out=tmp_path / "run", lr=1e-2, **options)
+    losses = [line["loss"] for line in log(tmp_path / "run")]
+    assert losses[-1] < losses[0]

@@ -84,8 +84,12 @@ class Anatomy:
 
     @property
     def width(self) -> int:
-        """The width d of the hidden states."""
-        return self.sublayers("attention")[0].width
+        """The width d of the hidden states: of what an attention gives, or where none is found as the config has it."""
+        sites = [site for layer in self.layers for site in layer.sublayers if site.role == "attention"]
+        if sites:
+            return sites[0].width
+        width: int = self.base.config.get_text_config().hidden_size  # every config of Transformers maps this name
+        return width
 
     @property
     def heads(self) -> tuple[str, ...]:
