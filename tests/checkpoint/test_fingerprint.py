@@ -35,7 +35,7 @@ def test_every_precision_matches_every_other(family: str) -> None:
     bases = {way: through(way, family) for way in WAYS}
     described = {way: fingerprint.describe(made) for way, made in bases.items()}
     for first, second in itertools.product(WAYS, WAYS):
-        assert fingerprint.matches(bases[first], described[second]), (first, second)
+        assert fingerprint.difference(bases[first], described[second]) is None, (first, second)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "bert"])
@@ -133,3 +133,54 @@ def test_the_hash_is_the_one_that_older_adapters_hold() -> None:
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
         digest.update(sample.numpy().tobytes())
     assert fingerprint.of_base(made) == digest.hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
+    ("family", "setting", "value"),
+    [
+        ("llama", "rms_norm_eps", 1e-2),
+        ("llama", "rope_parameters", {"rope_type": "default", "rope_theta": 500.0}),
+        ("llama", "num_attention_heads", 2),
+        ("bert", "hidden_act", "relu"),
+        ("bert", "layer_norm_eps", 1e-3),
+        ("gpt2", "scale_attn_by_inverse_layer_idx", True),
+        ("t5", "layer_norm_epsilon", 1e-3),
+    ],
+)
+def test_settings_that_change_what_is_computed_are_another_base(family: str, setting: str, value: object) -> None:
+    described = json.loads(json.dumps(fingerprint.describe(through((), family))))
+    other = through((), family)
+    assert fingerprint.difference(other, described) is None
+    setattr(other.config, setting, value)
+    assert setting in str(fingerprint.difference(other, described))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("use_cache", False),
+        ("pad_token_id", 3),
+        ("id2label", {0: "a"}),
+        ("name_or_path", "elsewhere"),
+        ("initializer_range", 0.5),
+        ("attention_dropout", 0.5),
+    ],
+)
+def test_settings_that_change_nothing_are_no_other_base(setting: str, value: object) -> None:
+    described = fingerprint.describe(through((), "llama"))
+    other = through((), "llama")
+    setattr(other.config, setting, value)
+    assert fingerprint.difference(other, described) is None
+
+
+def test_another_output_head_is_another_base_unless_the_adapter_has_its_own() -> None:
+    described = json.loads(json.dumps(fingerprint.describe(through((), "llama"))))
+    for way in WAYS:
+        other = through(way, "llama")
+        assert fingerprint.difference(other, described) is None
+        with torch.no_grad():
+            other.get_output_embeddings().weight.mul_(1.5)
+        assert "output head" in str(fingerprint.difference(other, described))
+        assert fingerprint.difference(other, described, head=False) is None
+    old = {name: value for name, value in described.items() if name in ("fingerprint", "shapes", "values")}
+    assert fingerprint.difference(other, old) is None

@@ -216,7 +216,7 @@ def said(role, content, **more):
           said("observation", "", tool_call_id="1"), said("assistant", "b")],
          [said("user", "a"),
           said("assistant", None, tool_calls=[{"id": "1", "type": "function",
-                                               "function": {"name": "f", "arguments": {"x": 1}}}]),
+                                               "function": {"name": "f", "arguments": '{"x": 1}'}}]),
           said("tool", "", tool_call_id="1"), said("assistant", "b")]),
         ([{"from": "human", "value": "a"}, {"from": "function_call", "value": '{"name": "f", "arguments": {"x": 1}}'}],
          [said("user", "a"), said("assistant", None, tool_calls=[

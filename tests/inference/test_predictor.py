@@ -10,7 +10,7 @@ import numpy
 import pytest
 from PIL import Image
 from sklearn.metrics import accuracy_score
-from transformers import GenerationConfig
+from transformers import AutoTokenizer, GenerationConfig
 
 import graftune as gt
 from graftune.datasets import Row, read
@@ -80,6 +80,18 @@ def test_a_run_answers_as_it_did_when_it_was_trained(toys, folder):
     assert run.metrics["accuracy"] == pytest.approx(accuracy_score([row["label"] for row in rows], told))
     assert predictor([]) == []
     assert len(set(told)) == 2
+
+
+def test_an_adapter_is_not_read_with_another_tokenizer(toys, tagger, folder, tmp_path):
+    shutil.copytree(toys.bert, tmp_path / "base")
+    tokenizer = AutoTokenizer.from_pretrained(toys.bert)
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocabulary = state["model"]["vocab"]
+    first, second = sorted(set(vocabulary) - set(tokenizer.all_special_tokens))[:2]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (tmp_path / "base" / "tokenizer.json").write_text(json.dumps(state))
+    with pytest.raises(GraftuneError, match="another tokenizer"):
+        gt.load(folder / "run-tag", base=str(tmp_path / "base"))
 
 
 def test_inputs_are_what_the_task_reads(pair, tagger, extractor, seer, folder):

@@ -131,10 +131,10 @@ def load(model: AdapterKeeper, name: str, path: Path, *, trainable: bool) -> Ada
     """
     info = card(path)
     options = info["options"]
-    if not fingerprint.matches(model.base, info["base"]):
+    if other := fingerprint.difference(model.base, info["base"], head=not info["heads"]):
         raise GraftuneError(
             "this adapter belongs to another base",
-            received=f"a base with fingerprint {fingerprint.of_base(model.base)}",
+            received=other,
             expected=f"{info['base']['class']} {info['base']['name']!r} with fingerprint {info['base']['fingerprint']}",
             do="load the base that the adapter was trained on",
         )

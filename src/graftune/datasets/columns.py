@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -63,6 +64,7 @@ class Columns:
     ``joint`` are names of a column that holds both, from which ``examples`` makes any number of examples; ``prompts``
     says how such a column is read where only inputs are wanted. ``beside`` are names of a target, each with those of a
     second column, without which it says nothing (boxes and their labels); the target's reader gets an object of both.
+    ``structured`` are names of columns whose lists and objects are kept for the task, as JSON beside the texts.
     """
 
     inputs: tuple[str, ...] = INPUTS
@@ -73,6 +75,7 @@ class Columns:
     examples: Callable[[Any, Any], list[tuple[Any, Any]]] = one_example
     prompts: Mapping[str, values.Reader] = field(default_factory=dict)
     beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    structured: tuple[str, ...] = ()
 
     def choose(self, columns: Sequence[str], input: str | None, target: str | None) -> tuple[str, str, bool]:
         """The names of the input and target columns, and whether any of the two was guessed.
@@ -176,9 +179,11 @@ def cell(record: Mapping[str, Any], name: str, reader: values.Reader, folder: Pa
         raise values.InvalidValue(f"{name!r} {error}") from error
 
 
-def texts(record: Mapping[str, Any]) -> dict[str, str]:
-    """The columns that a template can name: those with text or a number."""
-    return {name: str(value) for name, value in record.items() if isinstance(value, str | int | float)}
+def texts(record: Mapping[str, Any], structured: Sequence[str] = ()) -> dict[str, str]:
+    """The columns that a template can name: those with text or a number. The `structured` ones are JSON."""
+    found = {name: str(value) for name, value in record.items() if isinstance(value, str | int | float)}
+    others = (name for name in structured if isinstance(record.get(name), list | dict))
+    return {**found, **{name: json.dumps(record[name], ensure_ascii=False, default=str) for name in others}}
 
 
 def _usual(names: Sequence[str], columns: Sequence[str]) -> list[str]:

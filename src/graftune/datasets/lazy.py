@@ -53,7 +53,7 @@ class RowMaker:
 
     def __call__(self, record: Record) -> list[Row]:
         """The rows of a record. Raises InvalidValue that says all that is wrong with it."""
-        named = texts(record.values)
+        named = texts(record.values, self.columns.structured)
         if self.target is None:
             return [Row(self._prompt(record), None, record.line, columns=named)]
         given, wanted = self._cells(record, self.input, self.target)

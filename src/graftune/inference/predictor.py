@@ -10,6 +10,7 @@ from typing import Any
 from graftune import checkpoint
 from graftune.bases.loading import load_base, load_config, load_processor
 from graftune.checkpoint import native, peft
+from graftune.checkpoint.processor import of_processor
 from graftune.datasets.rows import Row, Table, read, row_of
 from graftune.errors import GraftuneError
 from graftune.inference.evaluation import evaluate
@@ -84,6 +85,13 @@ class Predictor:
         heads: tuple[str, ...] = ()
         if folder is not None:
             loaded = checkpoint.load(model, NAME, folder)
+            if use.get("processor") not in (None, of_processor(processor)):
+                raise GraftuneError(
+                    "this adapter belongs to another tokenizer or image processor",
+                    received=f"a {type(processor).__name__} in {base} that reads otherwise",
+                    expected="the one that the adapter was trained with",
+                    do="load the base with the files that it had then",
+                )
             text, heads = use.get("template") or loaded.method.template, loaded.heads
         if not set(head.modules(model.base)) <= set(heads) and not head.is_of(model.base, config):
             raise GraftuneError(

@@ -131,5 +131,5 @@ class AdaptedModel(AdapterKeeper):
         self._routing.set(names, main.shape[0], list(self.adapters))
         for name in self._routing.active:
             self.adapter(name).refresh()
-        with self._inputs.placed(inputs) as placed:
+        with self._routing.run(), self._inputs.placed(inputs) as placed:
             yield placed

@@ -19,6 +19,7 @@ from graftune.model.attach import Graft, Handle, attach
 from graftune.model.context import Context, copied_names
 from graftune.model.inputs import Inputs
 from graftune.model.merge import merged
+from graftune.model.plain_calls import kept_plain
 from graftune.model.positions import read_positions
 from graftune.model.prefixes import Prefixes
 from graftune.model.routing import Names, Routing
@@ -48,6 +49,7 @@ class AdapterKeeper(TrainerSupport):
         self._prefixes = Prefixes(self.anatomy, self._routing)
         self._visual = VisualPrompts(self.anatomy, self._routing)
         self._attached: dict[str, ExitStack] = {}
+        self._plain: list[Handle] = []
         self._recomputing: list[Handle] = []
         self._in_use: Names = None
         accepted = self.signature.parameters
@@ -143,6 +145,8 @@ class AdapterKeeper(TrainerSupport):
             for key in keys:
                 for handle in self._hooks(name, adapter, key):
                     stack.callback(handle.remove)
+            if not self.adapters:
+                self._plain.extend(kept_plain(self.base, self._routing))
             self.adapters[name] = adapter
             stack.callback(self.adapters.pop, name)
             self.train(self.training)
@@ -175,6 +179,8 @@ class AdapterKeeper(TrainerSupport):
         self._attached.pop(name).close()
         if name in names_among(self._in_use):
             self._in_use = None
+        while self._plain and not self.adapters:
+            self._plain.pop().remove()
 
     def close(self) -> None:
         """Take all adapters away."""

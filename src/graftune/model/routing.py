@@ -30,6 +30,8 @@ class Routing:
 
     def __init__(self) -> None:
         self.names: tuple[str | None, ...] = ()
+        #: Whether a call of the adapted model is under way.
+        self.running = False
         self._rows: dict[tuple[str, int], Tensor] = {}
 
     def set(self, adapters: Names, batch: int, known: Sequence[str]) -> None:
@@ -60,6 +62,15 @@ class Routing:
             yield
         finally:
             self.names, self._rows = names, cached
+
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        """Within the block a call of the adapted model is under way."""
+        before, self.running = self.running, True
+        try:
+            yield
+        finally:
+            self.running = before
 
     @property
     def active(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from graftune.templates.template import Encoded, NoRoom
 
 LOOKED_AT = 1000  # rows that show whether there is a context
 CONTEXTS = ("input", "context")
+TOOLS = "tools"
 CONVERSATIONS = ("messages", "conversations", "conversation")
 
 
@@ -44,7 +45,7 @@ class Instruct(WritingTask):
     alone, on all of a conversation's. `system` is a first message for all. Where it is too long, the oldest turns are
     left out, then the end of the last question. `context` names a column whose text, where there is any, follows the
     instruction: by default Alpaca's `input`, or `context`, where the data has one beside the instruction; "" turns it
-    off.
+    off. A column `tools` has what the assistant may call, as JSON schemas, which the chat template writes.
     """
 
     max_new_tokens: int = 128
@@ -61,6 +62,7 @@ class Instruct(WritingTask):
         joint=dict.fromkeys(CONVERSATIONS, values.conversation),
         examples=examples,
         prompts=dict.fromkeys(CONVERSATIONS, values.prompt),
+        structured=(TOOLS,),
     )
 
     def __post_init__(self) -> None:
@@ -68,7 +70,7 @@ class Instruct(WritingTask):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return (self.context,) if self.context else ()
+        return (self.context, TOOLS) if self.context else (TOOLS,)
 
     def fit(self, rows: Sequence[Row]) -> Self:
         """`context`: a usual column with text of its own. Raises GraftuneError for a named one that is not there."""
@@ -126,16 +128,21 @@ class BoundInstruct(BoundWriting):
         super().__init__(task, config, processor)
         self.chat_template = ChatTemplate(processor)
 
+    def template_of(self, row: Row) -> ChatTemplate:
+        """The chat template with the tools of a row."""
+        return self.chat_template.with_tools(row.columns.get(TOOLS, ""))
+
     def problem(self, row: Row) -> str | None:
         """What the chat template says where it refuses a conversation."""
         if self.is_encoder_decoder:
             return None
         messages = [*self.task.messages(row), *([] if row.target is None else [row.target])]
         try:
-            accepted, _ = self.chat_template.accepted(messages)
+            template = self.template_of(row)
+            accepted, _ = template.accepted(messages)
             for place in answers(accepted):
                 if not text_of(accepted[place]).strip():  # calls of tools, of which a template may write nothing
-                    self.chat_template.split(accepted[:place], accepted[place])
+                    template.split(accepted[:place], accepted[place])
         except values.InvalidValue as error:
             return str(error)
         return None
@@ -144,7 +151,7 @@ class BoundInstruct(BoundWriting):
         """What the chat template does not take as it is."""
         if self.is_encoder_decoder:
             return []
-        said = (self.chat_template.accepted([*self.task.messages(row), row.target])[1] for row in rows[:LOOKED_AT])
+        said = (self.template_of(row).accepted([*self.task.messages(row), row.target])[1] for row in rows[:LOOKED_AT])
         return list(dict.fromkeys(remark for remarks in said for remark in remarks))
 
     @property
@@ -160,7 +167,7 @@ class BoundInstruct(BoundWriting):
         if self.is_encoder_decoder:
             return encoder.fit(replace(row, input=source_text(messages)))
         try:
-            found = self._chat(encoder).prompt(
+            found = self._chat(row, encoder).prompt(
                 messages, max_length=encoder.max_length, reserved=reserved, columns=row.columns
             )
         except NoRoom as error:
@@ -171,7 +178,7 @@ class BoundInstruct(BoundWriting):
         """The answer as the chat template writes it, up to the token that ends it."""
         if self.is_encoder_decoder:
             return self.target(text_of(row.target))
-        return Chat(self.chat_template).answer([*self.task.messages(row), row.target])
+        return Chat(self.template_of(row)).answer([*self.task.messages(row), row.target])
 
     def encode(self, row: Row, encoder: PromptEncoder) -> Sequence[Features]:
         """The conversation, with labels on all answers; several rows where one cannot hold them all as written."""
@@ -183,7 +190,7 @@ class BoundInstruct(BoundWriting):
             return pairs
         messages = [*self.task.messages(row), row.target]
         try:
-            rows = self._chat(encoder).rows(messages, max_length=encoder.max_length, columns=row.columns)
+            rows = self._chat(row, encoder).rows(messages, max_length=encoder.max_length, columns=row.columns)
         except NoRoom as error:
             raise _too_long(row, encoder) from error
         return [
@@ -218,7 +225,7 @@ class BoundInstruct(BoundWriting):
         targets = row.references or (row.target,)
         if self.is_encoder_decoder or any(target is None for target in targets):
             return ["-" if target is None else text_of(target) for target in targets]
-        chat, messages = Chat(self.chat_template), self.task.messages(row)
+        chat, messages = Chat(self.template_of(row)), self.task.messages(row)
         return [chat.reference([*messages, target]) for target in targets]
 
     def group_key(self, row: Row) -> Any:
@@ -230,8 +237,8 @@ class BoundInstruct(BoundWriting):
     def dummy_target(self, row: Row) -> Any:
         return {"role": "assistant", "content": "-"}
 
-    def _chat(self, encoder: PromptEncoder) -> Chat:
-        return Chat(self.chat_template, encoder.template, encoder.first_virtual_id)
+    def _chat(self, row: Row, encoder: PromptEncoder) -> Chat:
+        return Chat(self.template_of(row), encoder.template, encoder.first_virtual_id)
 
 
 def _too_long(row: Row, encoder: PromptEncoder) -> TooLong:

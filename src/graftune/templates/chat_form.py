@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from graftune.datasets.values import InvalidValue
+from graftune.templates.chat_source import Lexed, makes_texts
 from graftune.templates.messages import Message, fold_system, parsed_arguments, role_of, text_of
 
 #: Two texts that no template changes and nobody writes.
@@ -16,9 +17,13 @@ PROBE, OTHER = "Xq7probe", "Xq8other"
 
 @dataclass(frozen=True, eq=False)
 class Form:
-    """What a template does; `apply` renders messages as they are, with or without the beginning of an answer."""
+    """What a template does; `apply` renders messages as they are, with or without the beginning of an answer.
+
+    `lexed` are the template's tokens: line, kind and text.
+    """
 
     apply: Callable[[Sequence[Message], bool], str]
+    lexed: Lexed
 
     def taken(self, messages: Sequence[Message]) -> list[Message]:
         """Messages in the form that the template takes.
@@ -63,9 +68,31 @@ class Form:
         return PROBE in shown and OTHER in shown and not re.search(r"['\"]type['\"]", shown)
 
     @cached_property
+    def between_parts(self) -> str:
+        """What it writes between two parts that are texts; a line break where it takes none."""
+        parts = [{"type": "text", "text": PROBE}, {"type": "text", "text": OTHER}]
+        shown = self._raw([{"role": "user", "content": parts}]) if self.takes_parts else ""
+        return shown.partition(PROBE)[2].partition(OTHER)[0] if OTHER in shown.partition(PROBE)[2] else "\n"
+
+    @cached_property
     def takes_text(self) -> bool:
         """Whether it reads a content that is a text."""
         return not self.takes_parts or PROBE in self._raw([{"role": "user", "content": PROBE}])
+
+    @cached_property
+    def changes_texts(self) -> bool:
+        """Whether it may make other texts of those that it is given: by a filter, a method, a slice, or by joining."""
+        if makes_texts(self.lexed):
+            return True
+        first, second = {"role": "user", "content": PROBE}, {"role": "user", "content": OTHER}
+        parts = {"role": "user", "content": [{"type": "text", "text": text} for text in (PROBE, OTHER)]}
+        conversations = (
+            [first, second],
+            [{**first, "role": "system"}, second],
+            [first, {**second, "role": "assistant"}],
+            [parts],
+        )
+        return any(PROBE + OTHER in self._raw(messages) for messages in conversations)
 
     def _content(self, message: Message) -> Message:
         own = {key: value for key, value in message.items() if value is not None}

@@ -3,87 +3,53 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
-from typing import Any
 
-import jinja2
-from transformers.utils.chat_template_utils import render_jinja_template
-
+from graftune.datasets import values
 from graftune.datasets.values import InvalidValue
 from graftune.errors import GraftuneError
-from graftune.templates.chat_form import OTHER, PROBE, Form
-from graftune.templates.control import ControlTokens, common
-from graftune.templates.messages import REPAIRS, Message, checked, fold_system, question, role_of, text_of, thoughts
-from graftune.templates.template import special_tokens
+from graftune.templates.chat_form import OTHER, PROBE
+from graftune.templates.chat_rendering import PLAIN, Frame, Rendering
+from graftune.templates.control import common
+from graftune.templates.messages import REPAIRS, Message, checked, fold_system, role_of, thoughts
 
-#: For tokenizers without one: a heading for each role.
-PLAIN = (
-    "{% for message in messages %}### {{ message['role'] | capitalize }}:\n{{ message['content'] }}"
-    "{% for call in message['tool_calls'] %}{{ call | tojson }}{% endfor %}{{ '\n\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}### Assistant:\n{% endif %}"
-)
+KEPT = 256  # templates with tools
 FOLDED = "the chat template has no system role: the system message stands at the beginning of the user's message"
+UNSAID = "the tokenizer has no chat template: each message stands below a heading such as '### User:'"
 _SILENT = "has an answer of which the chat template writes nothing"
-# What foreign code says to values that it was not written for.
-_REFUSALS = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
-
-#: What is written around the text of the user's last message.
-Frame = Callable[[str], str]
 
 
 @dataclass(frozen=True, eq=False)
-class ChatTemplate:
-    """The chat template of a tokenizer, with tools and values of its own variables (such as `enable_thinking`).
+class ChatTemplate(Rendering):
+    """What is generated from, and what is to be generated, by a tokenizer's chat template."""
 
-    All texts that it gives are marked (see `control`).
-    """
-
-    tokenizer: Any
-    tools: Sequence[Mapping[str, Any]] | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    @cached_property
-    def source(self) -> str:
-        """The template itself. Raises GraftuneError for several templates of which none is the default."""
-        if not getattr(self.tokenizer, "chat_template", None):
-            return PLAIN
-        try:
-            return str(self.tokenizer.get_chat_template(tools=self.tools))
-        except ValueError as error:
-            raise GraftuneError(
-                "the tokenizer has several chat templates",
-                received=", ".join(self.tokenizer.chat_template),
-                expected="one of them called 'default'",
-                do="set tokenizer.chat_template to one of them",
-            ) from error
+    def with_tools(self, tools: str) -> ChatTemplate:
+        """The same with tools, as JSON. Raises InvalidValue where they are no list of objects."""
+        if not tools.strip():
+            return self
+        if tools not in self._with_tools:
+            if len(self._with_tools) >= KEPT:
+                self._with_tools.clear()
+            self._with_tools[tools] = replace(self, tools=values.tools(tools) or None)
+        return self._with_tools[tools]
 
     @cached_property
-    def control(self) -> ControlTokens:
-        """The control tokens that texts may spell."""
-        return ControlTokens(self.tokenizer, self.source)
-
-    @cached_property
-    def opening(self) -> list[int]:
-        """The tokens that stand before all text: those of the tokenizer where it has no chat template to write them."""
-        return special_tokens(self.tokenizer)[0] if self.source is PLAIN else []
-
-    @cached_property
-    def form(self) -> Form:
-        """How the template takes messages."""
-        return Form(self._apply)
+    def _with_tools(self) -> dict[str, ChatTemplate]:
+        return {}
 
     def accepted(self, messages: Sequence[Message]) -> tuple[list[Message], tuple[str, ...]]:
         """The conversation as the template takes it, and what had to be changed, in words for the user.
 
         Raises InvalidValue, with the template's own words, for one that it refuses however changed.
         """
+        self.check()
         given = checked(messages)
-        remarks: tuple[str, ...] = ()
+        remarks = (UNSAID,) if self.source is PLAIN else ()
         if any(role_of(message) == "system" for message in given) and self.form.folds_system:
-            given, remarks = fold_system(given, keep_first=True), (FOLDED,)
+            given, remarks = fold_system(given, keep_first=True), (*remarks, FOLDED)
         refusal: InvalidValue | None = None
         for count in range(len(REPAIRS) + 1):
             for chosen in combinations(REPAIRS, count):
@@ -99,13 +65,6 @@ class ChatTemplate:
                 else:
                     return changed, remarks + chosen
         raise refusal or InvalidValue("has no messages")
-
-    def render(self, messages: Sequence[Message], *, ask: bool = False, frame: Frame | None = None) -> str:
-        """The conversation as text; `ask` adds what the assistant's answer begins with.
-
-        Raises InvalidValue, with the template's own words, where it refuses.
-        """
-        return self._apply(self._prepared(messages, frame), ask)
 
     def split(self, before: Sequence[Message], answer: Message, frame: Frame | None = None) -> tuple[str, str]:
         """What is generated from, and what is to be generated: the answer up to and with the token that ends it.
@@ -123,22 +82,6 @@ class ChatTemplate:
         if not end[0].removeprefix(self.lead).strip():
             raise InvalidValue(_SILENT)
         return prompt, "".join(end)
-
-    def answer_spans(self, messages: Sequence[Message], frame: Frame | None = None) -> list[tuple[int, int]] | None:
-        """Where the assistant's own text stands in the rendered conversation, by the template's own blocks.
-
-        None for a template without `{% generation %}`.
-        """
-        if not re.search(r"\{%[-+]?\s*generation\b", self.source):
-            return None
-        _, (spans,) = render_jinja_template(
-            conversations=[self._prepared(messages, frame)],
-            tools=self._tools,
-            chat_template=self.source,
-            return_assistant_tokens_mask=True,
-            **{**self.tokenizer.special_tokens_map, **self.options},
-        )
-        return list(spans)
 
     @cached_property
     def tail(self) -> str:
@@ -162,36 +105,6 @@ class ChatTemplate:
                 continue
             return lead, tail
         return "", ""
-
-    # Rendering ------------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def _tools(self) -> Any:
-        return self.control.mark(self.tools)
-
-    def _apply(self, messages: Sequence[Message], ask: bool) -> str:
-        try:
-            rendered: str = self.tokenizer.apply_chat_template(
-                list(messages),
-                tools=self._tools,
-                chat_template=self.source,
-                tokenize=False,
-                add_generation_prompt=ask,
-                **self.options,
-            )
-        except _REFUSALS as error:
-            raise InvalidValue(f"is a conversation that the chat template refuses: {error}") from error
-        return rendered
-
-    def _prepared(self, messages: Sequence[Message], frame: Frame | None) -> list[Message]:
-        """Messages in the form that the template takes, their texts marked, the last question in its frame."""
-        taken = [self.control.mark(m, assistant=role_of(m) == "assistant") for m in self.form.taken(messages)]
-        place = question(taken) if frame else None
-        if frame is None or place is None:
-            return taken
-        asked = taken[place]
-        [taken[place]] = self.form.taken([{**asked, "content": frame(text_of(asked))}])
-        return taken
 
     # The answer -----------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,10 @@
 
 A chat template writes control tokens and texts into one string. So texts are marked before they are rendered: what
 spells a control token stands between `OPEN` and `CLOSE`. The marks pass through the template with the text, whatever
-it trims or moves, and `encode` takes them out again. Without marks, ids are exactly the tokenizer's own.
+it trims or moves, and `encode` takes them out again. Where a template does more (`lower`, `replace`, two texts without
+anything between), which can make a control token of a text that spells none, a `GUARD` follows every letter that is
+one of a control token's signs instead. Without marks, ids are exactly the tokenizer's own; a guard that has kept
+nothing apart changes nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +23,10 @@ from graftune.templates.template import tokens
 
 # Letters of Linear A, which nobody writes: `strip` and `repr` leave them as they are. A text that does have one is
 # marked there like one that spells a control token.
-OPEN, CLOSE, VIRTUAL = "\U00010600", "\U00010601", "\U00010602"
+OPEN, CLOSE, VIRTUAL, GUARD = "\U00010600", "\U00010601", "\U00010602", "\U00010603"
+
+_GUARDS = re.compile(f"(?<!{OPEN}){GUARD}")  # a text's own stands between marks
+_TAG = re.compile(r"</?[\w-]+>")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +41,10 @@ class ControlTokens:
     source: str
 
     @cached_property
-    def _tokens(self) -> dict[str, Any]:
+    def lexed(self) -> list[tuple[int, str, str]]:
+        """The template's tokens: line, kind and text. Raises GraftuneError for one that is no Jinja."""
         try:
-            lexed = list(jinja2.Environment().lex(self.source))
+            return list(jinja2.Environment().lex(self.source))
         except jinja2.TemplateSyntaxError as error:
             raise GraftuneError(
                 "the chat template cannot be read",
@@ -45,7 +52,10 @@ class ControlTokens:
                 expected="a Jinja template",
                 do="correct the tokenizer's chat template",
             ) from error
-        written = "\0".join(text for _, kind, text in lexed if kind in ("data", "string"))
+
+    @cached_property
+    def _tokens(self) -> dict[str, Any]:
+        written = "\0".join(text for _, kind, text in self.lexed if kind in ("data", "string"))
         added = {token.content: token for token in self.tokenizer.added_tokens_decoder.values()}
         return {
             text: token
@@ -60,7 +70,7 @@ class ControlTokens:
 
     @cached_property
     def _text(self) -> re.Pattern[str]:
-        return _any([*self._tokens, OPEN, CLOSE, VIRTUAL])
+        return _any([*self._tokens, OPEN, CLOSE, VIRTUAL, GUARD])
 
     @cached_property
     def _pairs(self) -> set[str]:
@@ -75,25 +85,49 @@ class ControlTokens:
 
     @cached_property
     def _assistants_text(self) -> re.Pattern[str]:
-        return _any([*self._tokens.keys() - self._pairs, OPEN, CLOSE, VIRTUAL])
+        return _any([*self._tokens.keys() - self._pairs, OPEN, CLOSE, VIRTUAL, GUARD])
+
+    @cached_property
+    def _signs(self) -> tuple[re.Pattern[str], re.Pattern[str]]:
+        """What control tokens are spelled with, in others' texts and in the assistant's.
+
+        Tags that the template itself looks for, and in the assistant's text those that it writes, stay whole.
+        """
+        strings = {text[1:-1] for _, kind, text in self.lexed if kind == "string"}
+        tags = {text for text in strings if _TAG.fullmatch(text)} - self._tokens.keys()
+        signs = _any({letter for text in self._tokens for letter in text if not letter.isalnum()}).pattern
+        others, assistants = (f"(?P<tag>{_any(whole).pattern})|{signs}" for whole in (tags, tags | self._pairs))
+        return re.compile(others), re.compile(assistants)
 
     @cached_property
     def _pieces(self) -> re.Pattern[str]:
         return re.compile(
             f"{OPEN}(?P<spelled>{self._text.pattern}){CLOSE}|(?P<control>{self.pattern.pattern})"
-            f"|(?P<stray>[{OPEN}{CLOSE}])|(?P<virtual>{VIRTUAL})"
+            f"|(?P<stray>[{OPEN}{CLOSE}{GUARD}])|(?P<virtual>{VIRTUAL})"
         )
 
-    def mark(self, value: Any, *, assistant: bool = False) -> Any:
-        """A text, or all texts of lists and dicts, with marks around what spells a control token."""
+    def mark(self, value: Any, *, assistant: bool = False, guard: bool = False) -> Any:
+        """A text, or all texts of lists and dicts, with marks around what spells a control token, or with guards."""
+        if isinstance(value, str) and guard and not any(mark in value for mark in (OPEN, CLOSE, VIRTUAL, GUARD)):
+            return self._signs[assistant].sub(lambda match: match.group() + GUARD * (match["tag"] is None), value)
         if isinstance(value, str):
             pattern = self._assistants_text if assistant else self._text
             return pattern.sub(lambda match: OPEN + match.group() + CLOSE, value)
         if isinstance(value, Mapping):
-            return {key: self.mark(item, assistant=assistant) for key, item in value.items()}
+            return {key: self.mark(item, assistant=assistant, guard=guard) for key, item in value.items()}
         if isinstance(value, list | tuple):
-            return [self.mark(item, assistant=assistant) for item in value]
+            return [self.mark(item, assistant=assistant, guard=guard) for item in value]
         return value
+
+    def unguarded(self, text: str) -> str:
+        """A marked text without its guards, where they have kept no control token apart; else as it is."""
+        if GUARD not in text:
+            return text
+        plain = _GUARDS.sub("", text)
+        return plain if self._written(plain) == self._written(text) else text
+
+    def _written(self, text: str) -> list[str]:
+        return [match["control"] for match in self._pieces.finditer(text) if match["control"]]
 
     def last(self, text: str) -> re.Match[str] | None:
         """The last control token that is the template's alone to write."""
@@ -108,7 +142,7 @@ class ControlTokens:
         """
         ids: list[int] = []
         before = "text" if continued else ""
-        for kind, run in self._runs(text):
+        for kind, run in self._runs(self.unguarded(text)):
             if kind == "virtual":
                 ids.append(first_virtual_id)
                 first_virtual_id += 1

@@ -14,8 +14,8 @@ Message = Mapping[str, Any]
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 
 
-def text_of(message: Message) -> str:
-    """The text of a message; parts of a list are joined by line breaks, no content is no text.
+def text_of(message: Message, between: str = "\n") -> str:
+    """The text of a message; `between` stands between the parts of a list, no content is no text.
 
     Raises InvalidValue for a part that is no text.
     """
@@ -31,7 +31,7 @@ def text_of(message: Message) -> str:
             kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
             raise InvalidValue(f"has a message with a part of type {kind!r}, which is no text")
         texts.append(text)
-    return "\n".join(texts)
+    return between.join(texts)
 
 
 def role_of(message: Message) -> str:

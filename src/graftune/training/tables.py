@@ -155,7 +155,8 @@ def announce(tables: Tables, recipe: Recipe, say: Callable[[str], None]) -> None
 def announce_table(table: Table, task: Task, say: Callable[[str], None]) -> None:
     """Say aloud which columns were guessed, what was not read, and which lines were left out."""
     if table.guessed:
-        read = ", ".join(map(repr, [name for name in task.reads if name in table.columns] or [table.input]))
+        names = dict.fromkeys((table.input, *(name for name in task.reads if name in table.columns)))
+        read = ", ".join(map(repr, names))
         say(f"{table.source}: {read} -> {table.target!r} (guessed; name them with --input and --target)")
     if rest := not_read(table.columns, (table.input, table.target, str(table.second), *task.reads)):
         say(f"{table.source}: columns not read: {', '.join(rest)}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from graftune.checkpoint.processor import of_processor
 from graftune.datasets.rows import Row, Table, bad_lines
 from graftune.datasets.splits import split_off
 from graftune.inference import evaluation, generation
@@ -186,6 +187,7 @@ def use_of(trained: TrainedAdapter, experiment: Experiment, recipe: Recipe) -> d
     """What it takes to use the adapter later as the run did."""
     return {
         "base": recipe.base,
+        "processor": of_processor(experiment.task.processor),
         "task": registry.state_of(trained.task.task),
         "template": trained.encoder.template.text,
         "max_length": recipe.max_length,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -46,6 +45,14 @@ def prompt(value: Any, folder: Path) -> tuple[dict[str, Any], ...]:
     if not found or found[-1]["role"] not in ("user", "tool"):
         raise InvalidValue("does not end on a message that can be answered")
     return found
+
+
+def tools(value: str) -> list[Mapping[str, Any]]:
+    """What an assistant may call, as JSON schemas. Raises InvalidValue where the text is no JSON list of objects."""
+    found = parsed(value)
+    if not is_list(found) or not all(isinstance(one, Mapping) for one in found):
+        raise InvalidValue(f"'tools' is not a list of objects ({short(found)})")
+    return list(found)
 
 
 def _listed(value: Any) -> list[Mapping[str, Any]]:
@@ -130,28 +137,14 @@ def _part(part: Any, number: int) -> str:
 
 
 def _tool_calls(value: Any, number: int) -> list[dict[str, Any]]:
-    """The calls with their arguments as objects: templates write JSON themselves, and would quote a text twice."""
+    """The calls as they are: whether a template takes their arguments as text, it shows itself."""
     if value is None:
         return []
     if isinstance(value, str):
         value = parsed(value)
     if not is_list(value) or not all(isinstance(call, Mapping) for call in value):
         _wrong(number, "tool_calls", value)
-    return [_call(call) for call in value]
-
-
-def _call(call: Mapping[str, Any]) -> dict[str, Any]:
-    found = dict(call)
-    if isinstance(found.get("function"), Mapping):
-        return found | {"function": _call(found["function"])}
-    if isinstance(found.get("arguments"), str):
-        try:
-            arguments = json.loads(found["arguments"])
-        except (ValueError, RecursionError):
-            return found  # free text, which the template writes as it is
-        if isinstance(arguments, dict):
-            found["arguments"] = arguments
-    return found
+    return [dict(call) for call in value]
 
 
 def _function_call(content: Any, number: int) -> list[dict[str, Any]]:
