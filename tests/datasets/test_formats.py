@@ -184,11 +184,11 @@ ROWS: dict[str, list[tuple[object, object]]] = {
     "translations.tsv": [("good morning", "guten Morgen")],
     "opus.jsonl": [("good morning", "guten Morgen")],
     "summaries.jsonl": [(SUMMARY, "Alden will plant 40 trees.")],
-    **dict.fromkeys(("alpaca.json", "sharegpt.json"), CATS),
+    **dict.fromkeys(("alpaca.json", "sharegpt.json", "completions.jsonl"), CATS),
 }
 IMAGES = ("classes", "imagefolder", "pictures.csv", "web_pictures.csv", "pictures.parquet")
 OBJECTS = ("coco", "objects.jsonl", "boxes.jsonl", "voc", "yolo")
-TEXTS = [(file, command) for file, command in COMMANDS if file not in (*IMAGES, *OBJECTS, "chat.jsonl")]
+TEXTS = [(file, command) for file, command in COMMANDS if file not in (*IMAGES, *OBJECTS, "chat.jsonl", "tools.jsonl")]
 
 
 def contents(table: Table) -> list[tuple[object, object]]:
@@ -215,6 +215,14 @@ def test_a_conversation_is_read(formats):
     table = table_of(dict(COMMANDS)["chat.jsonl"], formats)
     assert len(json.loads((formats / "chat.jsonl").read_text().splitlines()[0])["messages"]) == 5
     assert "Are you sure?" in str([row.input for row in table.rows])
+
+
+def test_calls_of_tools_are_read(formats):
+    (first, *_) = table_of(dict(COMMANDS)["tools.jsonl"], formats).rows
+    assert [message["role"] for message in first.input] == ["user", "assistant", "tool"]
+    assert first.input[1]["tool_calls"][0]["function"] == {"name": "rain", "arguments": '{"in": "Oslo"}'}
+    assert first.target["content"] == "No."
+    assert [tool["function"]["name"] for tool in values.tools(first.columns["tools"])] == ["rain"]
 
 
 @pytest.mark.parametrize("file", IMAGES)
@@ -250,7 +258,7 @@ def test_an_address_without_an_image_is_a_bad_line(formats, website):
 def bases(tmp_path_factory):
     """A small random base for each task."""
     folder = tmp_path_factory.mktemp("bases")
-    encoder, decoder = tiny.bert(folder), tiny.llama(folder)
+    encoder, decoder = tiny.bert(folder), tiny.llama(folder, positions=256)
     return {
         **dict.fromkeys(("classify", "multi-label", "tag", "regress", "extract"), encoder),
         **dict.fromkeys(("instruct", "translate", "summarize"), decoder),

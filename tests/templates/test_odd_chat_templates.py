@@ -113,6 +113,14 @@ def test_a_template_that_no_answer_can_be_learned_with_is_refused(template, word
         chat_of(template).prompt([asked("and today?")])
 
 
+@pytest.mark.parametrize(
+    "template", ["{% for m in messages %}{{ m.content }}", "{{ messages[0]", "{% if %}x{% endif %}"]
+)
+def test_a_template_that_is_no_jinja_is_the_templates_fault(template):
+    with pytest.raises(GraftuneError, match="chat template cannot be read"):
+        chat_of(template).prompt([asked("and today?")])
+
+
 def test_without_a_chat_template_it_is_said_which_form_is_taken():
     tokenizer = tokenizer_for("chatml", fresh=True)
     row = Row((asked("and today?"),), ANSWER, 1)

@@ -59,10 +59,10 @@ def t5(folder: Path) -> str:
     return save(folder / "t5", t.T5ForConditionalGeneration(config), tokenizer)
 
 
-def llama(folder: Path) -> str:
+def llama(folder: Path, positions: int = 96) -> str:
     tokenizer = byte_level()
     config = t.LlamaConfig(
-        **SIZES, num_key_value_heads=1, vocab_size=len(tokenizer), max_position_embeddings=96, pad_token_id=0
+        **SIZES, num_key_value_heads=1, vocab_size=len(tokenizer), max_position_embeddings=positions, pad_token_id=0
     )
     return save(folder / "llama", t.LlamaForCausalLM(config), tokenizer)
 

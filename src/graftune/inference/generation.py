@@ -128,7 +128,7 @@ def prompt_limit(task: BoundWriting, max_length: int | None, new_tokens: int) ->
         raise GraftuneError(
             "max_new_tokens leaves no room for a prompt",
             received=new_tokens,
-            expected=f"less than the {max_length} positions of the base",
-            do="lower max_new_tokens",
+            expected=f"less than the {max_length} tokens that a row may have",
+            do=f"lower {task.task.name}.max_new_tokens, or raise max_length where the base has more positions",
         )
     return max_length - new_tokens

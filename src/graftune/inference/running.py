@@ -60,6 +60,13 @@ def encoder_for(
         getattr(processor, "model_max_length", None),
     ]
     known = [limit for limit in limits if limit is not None and limit < UNLIMITED]
+    if min(known, default=1) - template.virtual_tokens < 1:
+        raise GraftuneError(
+            "the method's virtual tokens leave no room for a text",
+            received=f"{own} virtual tokens and at most {min(known)} tokens in a row",
+            expected="room for at least one token of the input",
+            do="take fewer virtual tokens, or raise max_length where the base has more positions",
+        )
     targets = [limit for limit in (max_length, model.target_positions) if limit is not None]
     longest, target = min(known, default=None), min(targets, default=None)
     return PromptEncoder(processor, template, first_virtual_id(model), longest, target)

@@ -28,13 +28,18 @@ CONVERSATIONS = ("messages", "conversations", "conversation")
 
 
 def examples(given: Any, wanted: Any) -> list[tuple[Any, Any]]:
-    """An instruction and its answer, or a conversation up to its last answer, and that answer."""
-    if isinstance(given, str):
-        message = None if wanted is None else {"role": "assistant", "content": wanted}
-        return [(({"role": "user", "content": given},), message)]
-    if wanted is None or not (places := answers(given)):
-        return [(tuple(given), None)]
-    return [(tuple(given[: places[-1]]), given[places[-1]])]
+    """An instruction and its answer, or a conversation up to its last answer, and that answer.
+
+    Both may be texts or messages; a conversation in one column is given and wanted.
+    """
+    asked = ({"role": "user", "content": given},) if isinstance(given, str) else tuple(given)
+    if wanted is None:
+        return [(asked, None)]
+    if isinstance(wanted, str):
+        return [(asked, {"role": "assistant", "content": wanted})]
+    whole = asked if wanted == given else (*asked, *wanted)
+    places = answers(whole)
+    return [(whole[: places[-1]], whole[places[-1]]) if places else (whole, None)]
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,8 @@ class Instruct(WritingTask):
     columns: ClassVar[Columns] = Columns(
         ("instruction", "prompt", "question", "query", "input"),
         ("output", "response", "answer", "completion", "target"),
+        input=values.asked,
+        target=values.answered,
         joint=dict.fromkeys(CONVERSATIONS, values.conversation),
         examples=examples,
         prompts=dict.fromkeys(CONVERSATIONS, values.prompt),

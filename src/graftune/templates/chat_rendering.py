@@ -16,7 +16,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from graftune.datasets.values import InvalidValue
 from graftune.errors import GraftuneError
 from graftune.templates.chat_form import OTHER, PROBE, Form
-from graftune.templates.control import ControlTokens
+from graftune.templates.control import ControlTokens, unreadable
 from graftune.templates.messages import Message, question, role_of, text_of
 from graftune.templates.template import special_tokens
 
@@ -148,6 +148,8 @@ class Rendering:
                 add_generation_prompt=ask,
                 **self.options,
             )
+        except jinja2.TemplateSyntaxError as error:
+            raise unreadable(error) from error
         except _REFUSALS as error:
             raise InvalidValue(f"is a conversation that the chat template refuses: {error}") from error
         return rendered

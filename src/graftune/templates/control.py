@@ -46,12 +46,7 @@ class ControlTokens:
         try:
             return list(jinja2.Environment().lex(self.source))
         except jinja2.TemplateSyntaxError as error:
-            raise GraftuneError(
-                "the chat template cannot be read",
-                received=f"line {error.lineno}: {error.message}",
-                expected="a Jinja template",
-                do="correct the tokenizer's chat template",
-            ) from error
+            raise unreadable(error) from error
 
     @cached_property
     def _tokens(self) -> dict[str, Any]:
@@ -223,6 +218,16 @@ class ControlTokens:
             if both[: len(alone)] == alone:
                 return both[len(alone) :]
         return self._alone(text, **options)
+
+
+def unreadable(error: jinja2.TemplateSyntaxError) -> GraftuneError:
+    """The error for a template that is no Jinja."""
+    return GraftuneError(
+        "the chat template cannot be read",
+        received=f"line {error.lineno}: {error.message}",
+        expected="a Jinja template",
+        do="correct the tokenizer's chat template",
+    )
 
 
 def common(some: Sequence[object], others: Sequence[object]) -> int:

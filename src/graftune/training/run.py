@@ -75,7 +75,7 @@ def train(
         )
     try:
         if trained.truncated:
-            say(f"{trained.truncated} inputs were cut to fit the maximum length")
+            say(f"{trained.truncated} rows were cut to fit the maximum length")
         metrics = _keep(out, trained, experiment, recipe) if distributed.first() else {}
     finally:
         trained.model.close()

@@ -79,6 +79,8 @@ def train_adapter(
         if isinstance(task, BoundWriting) and (remark := generation.taken(model, task)):
             say(f"generation {remark}")
         encoder = encoder_of(experiment, recipe, method, model)
+        if isinstance(task, BoundWriting):  # what would end the run after its training ends it before
+            generation.prompt_limit(task, encoder.max_length, task.task.max_new_tokens)
         experiment, calibration = without_calibration(experiment, recipe, say)
         nothing = EncodedTable([], 0, {})
         train, held = encode(experiment, encoder, recipe, say) if method.trainable else (nothing, nothing)

@@ -5,7 +5,7 @@ Every reader takes the value and the folder that relative paths start from, and 
 
 from typing import Final
 
-from graftune.datasets.values.chat import conversation, prompt, tools
+from graftune.datasets.values.chat import answered, asked, conversation, prompt, tools
 from graftune.datasets.values.classes import label, labels
 from graftune.datasets.values.pictures import CORNER_AND_SIZE, EDGES, LABEL_KEYS, image, objects, opened, size
 from graftune.datasets.values.scalars import InvalidValue, Reader, number, numbers, text, words
@@ -20,6 +20,8 @@ __all__ = [
     "Answer",
     "InvalidValue",
     "Reader",
+    "answered",
+    "asked",
     "conversation",
     "image",
     "label",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from graftune.datasets.values.scalars import InvalidValue, is_list, parsed, plain, short
+from graftune.datasets.values.scalars import InvalidValue, is_list, parsed, plain, short, text
 
 #: What data sets call the four roles, in lower case.
 ROLES: Final[dict[str, str]] = {
@@ -44,6 +44,21 @@ def prompt(value: Any, folder: Path) -> tuple[dict[str, Any], ...]:
         found = found[:-1]
     if not found or found[-1]["role"] not in ("user", "tool"):
         raise InvalidValue("does not end on a message that can be answered")
+    return found
+
+
+def asked(value: Any, folder: Path) -> Any:
+    """An instruction as text, or the messages to answer."""
+    return prompt(value, folder) if is_list(value) else text(value, folder)
+
+
+def answered(value: Any, folder: Path) -> Any:
+    """An answer as text, or the messages that follow the question, of which at least one is the assistant's."""
+    if not is_list(value):
+        return text(value, folder)
+    found = tuple(_message(one, number) for number, one in enumerate(_listed(value), 1))
+    if "assistant" not in [one["role"] for one in found]:
+        raise InvalidValue("has no message of the assistant, so that there is nothing to learn")
     return found
 
 
