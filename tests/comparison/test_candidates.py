@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from graftune.comparison.candidates import candidate, candidates, split
+from graftune.comparison.results import slug
 from graftune.errors import GraftuneError
 from graftune.methods import LoRA
 from graftune.training.recipe import Recipe
@@ -35,7 +36,7 @@ def test_methods_that_stand_there_several_times_are_told_apart():
     assert [one.label for one in found] == ["lora", "lora(rank=8, targets=[q, o])", "bitfit"]
     assert candidate(found[1].label, RECIPE).method == given[1]
     assert [one.label for one in candidates([LoRA(rank=9)], RECIPE)] == ["lora"]
-    assert found[1].slug == "lora_rank=8,_targets=_q,_o"
+    assert slug(found[1].label) == "lora_rank=8,_targets=_q,_o"
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,8 @@ def undrawn(monkeypatch):
 
 
 def run(toys, out, methods=METHODS, task="generate", **options):
-    return compare(options.pop("base", toys.llama), methods, out=out, **toys.options(task, max_steps=2), **options)
+    usual = {**toys.options(task, max_steps=2), "effort": "none", "workers": 0}
+    return compare(options.pop("base", toys.llama), methods, out=out, **{**usual, **options})
 
 
 def lines(out):
@@ -54,7 +55,7 @@ def done(toys, tmp_path_factory):
 def test_everything_is_written(done):
     out, said = done
     assert {file.name for file in out.iterdir()} == {
-        *("adapters", "comparison.json", "recipe.yaml", "report.html", "results.jsonl", "table.md"),
+        *("adapters", "comparison.json", "figures", "recipe.yaml", "report.html", "results.jsonl", "table.md"),
     }
     found = {line["method"]: line for line in results(out)}
     assert list(found) == ["hard-prompt", "lora", "prompt", "prefix"]
@@ -153,7 +154,7 @@ def test_whatever_ends_a_run_the_others_go_on(toys, tmp_path, undrawn, monkeypat
 
 def test_other_data_are_refused(toys, tmp_path, undrawn):
     train = write(tmp_path / "train.jsonl", generation_rows(8))
-    options = {**toys.options(max_steps=2), "train": train}
+    options = {**toys.options(max_steps=2), "train": train, "effort": "none", "workers": 0}
     compare(toys.llama, ["lora"], out=tmp_path / "out", **options)
     write(tmp_path / "train.jsonl", [*generation_rows(7), {"table": "n9", "text": "nine"}])
     with pytest.raises(GraftuneError, match="the data have changed") as caught:
@@ -175,7 +176,7 @@ def test_other_options_are_refused(done, toys, changed):
     before = lines(out)
     methods = changed.pop("methods", METHODS)
     with pytest.raises(GraftuneError, match=r"holds another comparison[\s\S]*choose another --out"):
-        compare(toys.llama, methods, out=out, **{**toys.options(max_steps=2), **changed})
+        compare(toys.llama, methods, out=out, **{**toys.options(max_steps=2), "effort": "none", **changed})
     assert lines(out) == before
 
 
@@ -260,7 +261,8 @@ def test_the_command_uses_the_embedded_data(toys, tmp_path, monkeypatch, capsys)
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 0
-    assert [line["status"] for line in results(tmp_path / "out")] == ["done"]
+    found = [(line["stage"], line["status"]) for line in results(tmp_path / "out")]
+    assert found == [("screen", "done")] * (len(found) - 1) + [("report", "done")] and 4 <= len(found) <= 6
     header = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert header["train"] == header["eval"] == "embedded table-to-text"
     assert header["eval_rows"] == 6  # two inputs with three references each

@@ -166,7 +166,7 @@ def test_long_prompts_leave_room_for_the_new_tokens(gpt2):
     rows = [Row("x" * 85, "y", 1)]
     result = evaluate(Plain(gpt2), bound(gpt2, max_new_tokens=20), rows, None, Template("{input}"))
     assert result.notes["truncated"].startswith("1 of 1")
-    with pytest.raises(GraftuneError, match="less than the 96 positions"):
+    with pytest.raises(GraftuneError, match="less than the 96 tokens"):
         evaluate(Plain(gpt2), bound(gpt2, max_new_tokens=96), rows, None, Template("{input}"))
 
 

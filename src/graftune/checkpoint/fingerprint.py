@@ -51,7 +51,7 @@ def describe(base: PreTrainedModel) -> dict[str, Any]:
     values, shapes = _kept(base)
     found = {"fingerprint": of_base(base), "shapes": shapes, "values": _packed(values), "config": settings(base.config)}
     head = _head(base)
-    return found if head is None else {**found, "head": _packed(head)}
+    return found if head is None else {**found, "output": _packed(head)}
 
 
 def difference(base: PreTrainedModel, described: Mapping[str, Any], *, head: bool = True) -> str | None:
@@ -65,8 +65,8 @@ def difference(base: PreTrainedModel, described: Mapping[str, Any], *, head: boo
     for name in mine.keys() & theirs.keys():
         if mine[name] != theirs[name]:
             return f"a base with {name} = {mine[name]!r} (it was trained with {theirs[name]!r})"
-    own = _head(base) if head and "head" in described else None
-    other = None if own is None else _unpacked(described["head"], own.shape)
+    own = _head(base) if head and "output" in described else None
+    other = None if own is None else _unpacked(described["output"], own.shape)
     if own is not None and (other is None or not (torch.equal(own, other) or _equal_but_for_rounding(own, other))):
         return "a base with other values in its output head"
     return None

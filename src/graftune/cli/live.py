@@ -53,7 +53,9 @@ class Line:
 
     def event(self, event: Event) -> None:
         """For a comparison."""
-        title = f"[{event.number}/{event.total}] {event.method}" + (f" seed {event.seed}" if event.seed else "")
+        one = event.trial
+        what = f" rate {one.rate:.2g}" if one.stage != "report" else f" seed {one.seed}"
+        title = f"[{event.number}/{event.total}] {one.stage} {event.method}{what}"
         self.show(title, event.report, event.stage)
 
 

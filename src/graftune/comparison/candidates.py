@@ -23,11 +23,6 @@ class Candidate:
     method: Method
     training: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def slug(self) -> str:
-        """The label as part of a file's name."""
-        return re.sub(r"[^\w.=,-]+", "_", self.label).rstrip("_")
-
     def recipe(self, recipe: Recipe) -> Recipe:
         """The recipe with the candidate's own training over it."""
         if not self.training:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ import torch
 
 from graftune import files
 from graftune.comparison import results
+from graftune.comparison.plan import Plan
+from graftune.comparison.results import figures_of
+from graftune.comparison.settings import Settings
+from graftune.comparison.splits import chosen_by
 from graftune.datasets import samples
 from graftune.errors import GraftuneError
 from graftune.training.prepare import Experiment
@@ -32,7 +37,7 @@ def check(out: Path, text: str) -> None:
         )
 
 
-def check_data(out: Path, data: dict[str, str]) -> None:
+def check_data(out: Path, data: Mapping[str, str]) -> None:
     """Raise GraftuneError where the comparison in ``out`` was made on other rows, by their fingerprints ``data``."""
     if not (out / "comparison.json").exists():
         return
@@ -46,15 +51,20 @@ def check_data(out: Path, data: dict[str, str]) -> None:
         )
 
 
-def finished(out: Path) -> set[tuple[str, int]]:
-    """Label and seed of every run that needs no repeating."""
-    if not (out / "comparison.json").exists():
-        return set()
-    return {(run.label, run.seed) for run in results.load(out).runs if run.status == "done"}
+def count(out: Path) -> int:
+    """How many trials have finished."""
+    return len(results.load(out).runs) if (out / "comparison.json").exists() else 0
 
 
-def append(path: Path, line: dict[str, Any]) -> None:
-    """Add one whole line; a last line cut short by a kill is dropped first."""
+def append(out: Path, line: dict[str, Any]) -> None:
+    """Add one whole line to ``results.jsonl``; a last line cut short by a kill is dropped first.
+
+    The figures of a trial's rows, which are many, go into a file of their own, which is there before the line is.
+    """
+    figures = line.pop("figures", None)
+    if figures is not None and line["rows"] is None:
+        files.write_json(figures_of(out, line["label"], line["seed"]), figures)
+    path = out / "results.jsonl"
     kept = path.read_text(encoding="utf-8") if path.exists() else ""
     whole = kept[: kept.rfind("\n") + 1]
     files.write_text(path, whole + json.dumps(line, ensure_ascii=False) + "\n")
@@ -74,8 +84,9 @@ def _short(name: str) -> str:
     return "/".join(path.parts[-2:]) if path.exists() else name
 
 
-def write_header(out: Path, recipe: Recipe, experiment: Experiment, seeds: list[int], data: dict[str, str]) -> None:
+def write_header(out: Path, settings: Settings, experiment: Experiment, plan: Plan) -> None:
     """Write ``comparison.json``: what is compared, on what, and where."""
+    recipe, rows = settings.recipe, len(settings.splits.to_train(settings.recipe.seed).rows)
     base = experiment.base.base_model
     parameters = list(base.parameters())
     files.write_json(
@@ -87,16 +98,19 @@ def write_header(out: Path, recipe: Recipe, experiment: Experiment, seeds: list[
             "base_bytes": sum(p.numel() * p.element_size() for p in parameters),
             "train": _short(recipe.train or f"embedded {samples.name(recipe.task)}"),
             "eval": _short(recipe.eval or f"embedded {samples.name(recipe.task)}"),
-            "train_rows": len(experiment.tables.train.rows),
+            "train_rows": rows,
+            "choose_rows": chosen_by(rows) if settings.choosing else 0,
             "eval_rows": len(experiment.tables.eval.rows),
             "metric": experiment.task.task.metric,
             "budget": _budget(recipe),
-            "seeds": seeds,
+            "effort": settings.recipe.compare.effort,
+            "seeds": list(settings.seeds),
+            "centres": dict(plan.centres),
             "versions": versions(),
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "
             f"{psutil.virtual_memory().total / 2**30:.0f} GiB"
             + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"),
-            "data": data,
+            "data": dict(settings.data),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     )

@@ -18,8 +18,9 @@ Stage = Literal["screen", "confirm", "report"]
 class Effort:
     """How much is spent on finding a candidate's rate, beside its reported runs.
 
-    `points` rates are screened with `share` of the budget each, with a whole schedule of their own; then the best and
-    the one below it are tried with the whole budget (`confirm`), and one more between the two best (`refine`).
+    `points` rates (none: the usual one is taken, and nothing is searched) are screened with `share` of the budget
+    each, with a whole schedule of their own; then the best and the one below it are tried with the whole budget
+    (`confirm`), and one more between the two best (`refine`).
     """
 
     points: int
@@ -29,6 +30,7 @@ class Effort:
 
 
 EFFORTS: Final[dict[str, Effort]] = {
+    "none": Effort(0, confirm=False),
     "quick": Effort(3, confirm=False),
     "normal": Effort(5),
     "thorough": Effort(5, refine=True),
@@ -37,7 +39,10 @@ EFFORTS: Final[dict[str, Effort]] = {
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate with a rate and a seed, on a share of the budget; `head` is the rate of a new head."""
+    """A candidate with a rate and a seed, on a share of the budget; `head` is the rate of a new head.
+
+    Without a rate the usual one is taken. `rows` are how many are trained on, all of them by default.
+    """
 
     stage: Stage
     label: str
@@ -45,6 +50,7 @@ class Trial:
     rate: float | None = None
     share: float = 1.0
     head: float | None = None
+    rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class Plan:
 
     `known` are rates that are not searched for. `probe` is the candidate that trains the new head alone: the rate found
     for it is that of all others' heads, so that it comes first. `seeds` are those of the reported runs, none of which
-    is `tuning`, the seed of the search.
+    is `tuning`, the seed of the search; each is run on every number of training rows in `sizes`, None for all.
     """
 
     centres: Mapping[str, float | None]
@@ -71,22 +77,36 @@ class Plan:
     known: Mapping[str, float] = field(default_factory=dict)
     spacings: Mapping[str, float] = field(default_factory=dict)
     probe: str | None = None
+    sizes: Sequence[int | None] = (None,)
+
+    @property
+    def expected(self) -> int:
+        """How many trials there will be, where no search is extended."""
+        rates = self.effort.points + 2 * self.effort.confirm + self.effort.refine
+        searched = sum(rates for label in self.centres if self.searches(label))
+        return searched + len(self.centres) * len(self.seeds) * len(self.sizes)
+
+    def searches(self, label: str) -> bool:
+        """Whether the candidate's rate is searched for."""
+        return self.effort.points > 0 and label not in self.known and self.centres[label] is not None
 
     def ready(self, finished: Iterable[Finished]) -> list[Trial]:
         """The trials that can be run now, none of which has finished; none are left once all is done."""
         done = list(finished)
         head = None
-        if self.probe is not None:
+        if self.probe is not None and (self.searches(self.probe) or self.probe in self.known):
             head = self.rate(self.probe, done)
             if head is None and not self._hopeless(self.probe, done):
                 return self._wanted(self.probe, done, None)
-        return [trial for label in self.centres for trial in self._wanted(label, done, head)]
+        wanted = [trial for label in self.centres for trial in self._wanted(label, done, head)]
+        # Searches first, then the reported runs seed by seed, so that a comparison cut short has one seed of each.
+        return sorted(wanted, key=lambda one: (one.stage == "report", one.seed if one.stage == "report" else 0))
 
     def rate(self, label: str, finished: Sequence[Finished]) -> float | None:
         """The rate that the candidate is reported with; None where nothing is trained, or it is not found yet."""
         if label in self.known:
             return self.known[label]
-        if self.centres[label] is None or self._to_search(label, finished):
+        if not self.searches(label) or self._to_search(label, finished):
             return None
         if self.effort.confirm:
             return search.best(self.tried(label, finished, "confirm"))
@@ -99,15 +119,20 @@ class Plan:
 
     def _wanted(self, label: str, finished: Sequence[Finished], head: float | None) -> list[Trial]:
         """What is to be run for a candidate now."""
-        searched = [] if label in self.known or self.centres[label] is None else self._to_search(label, finished)
+        searched = self._to_search(label, finished) if self.searches(label) else []
         own = None if label == self.probe else head
         if searched:
             return [Trial(stage, label, self.tuning, rate, share, own) for stage, rate, share in searched]
         rate = self.rate(label, finished)
-        if rate is None and self.centres[label] is not None:
+        if rate is None and self.searches(label):
             return []  # every rate has failed
-        done = {one.trial.seed for one in finished if one.trial.label == label and one.trial.stage == "report"}
-        return [Trial("report", label, seed, rate, 1.0, own) for seed in self.seeds if seed not in done]
+        trials = [Trial("report", label, seed, rate, 1.0, own, rows) for seed in self.seeds for rows in self.sizes]
+        done = {
+            (one.trial.seed, one.trial.rows)
+            for one in finished
+            if (one.trial.stage, one.trial.label) == ("report", label)
+        }
+        return [trial for trial in trials if (trial.seed, trial.rows) not in done]
 
     def _to_search(self, label: str, finished: Sequence[Finished]) -> list[tuple[Stage, float, float]]:
         """The stage, rate and share of the budget of the search's trials that can be run now."""
@@ -125,4 +150,4 @@ class Plan:
 
     def _hopeless(self, label: str, finished: Sequence[Finished]) -> bool:
         """Whether all is tried and nothing of it came out."""
-        return label not in self.known and not self._to_search(label, finished) and self.rate(label, finished) is None
+        return self.searches(label) and not self._to_search(label, finished) and self.rate(label, finished) is None

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
+from graftune.comparison.plan import Finished, Stage, Trial
 from graftune.errors import GraftuneError, unknown
 
 OVERFIT: Final = 1.05  # a final eval loss above this many times its own minimum counts as overfitting
+
+LOWER_IS_BETTER: Final = frozenset({"loss", "perplexity", "wer", "cer", "ter", "mae", "mse", "rmse"})
+
+
+def sign(metric: str) -> int:
+    """1 where larger is better, -1 where smaller is."""
+    return -1 if metric.lower() in LOWER_IS_BETTER else 1
+
+
+def slug(label: str) -> str:
+    """A label as part of a file's name."""
+    return re.sub(r"[^\w.=,-]+", "_", label).rstrip("_")
 
 
 class Header(BaseModel):
@@ -28,6 +42,9 @@ class Header(BaseModel):
     eval_rows: int
     metric: str
     budget: str
+    effort: str = "none"
+    choose_rows: int = 0
+    centres: dict[str, float | None] = Field(default_factory=dict)
     seeds: list[int]
     versions: dict[str, str] = Field(default_factory=dict)
     machine: str = ""
@@ -53,11 +70,28 @@ class Example(BaseModel):
 
 
 class Run(BaseModel):
-    """One method with one seed. A failed run has an error and none of the measurements."""
+    """One trial: a method with one seed. A failed one has an error and none of the measurements.
+
+    `score` is what the rate was chosen by, on rows that are not reported. A failed one with `again` is tried again
+    when the comparison is started again.
+    """
 
     method: str
     label: str
     seed: int
+    stage: Stage = "report"
+    rate: float | None = None
+    head_rate: float | None = None
+    share: float = 1.0
+    rows: int | None = None
+    score: float | None = None
+    again: bool = False
+    steps: int | None = None
+    cpu_seconds: float | None = None
+    joules: float | None = None
+    energy_source: str = ""
+    joules_per_answer: float | None = None
+    merges: bool = False
     status: Literal["done", "failed"]
     error: str | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
@@ -73,6 +107,17 @@ class Run(BaseModel):
     curve: list[CurvePoint] = Field(default_factory=list)
     examples: list[Example] = Field(default_factory=list)
     untrained: bool = False
+
+    @property
+    def to_repeat(self) -> bool:
+        """Whether it is tried again when the comparison is started again."""
+        return self.again or (self.status == "failed" and self.stage == "report")
+
+    @property
+    def finished(self) -> Finished:
+        """The trial, and the score that its rate is chosen by."""
+        trial = Trial(self.stage, self.label, self.seed, self.rate, self.share, self.head_rate, self.rows)
+        return Finished(trial, self.score if self.status == "done" else None)
 
     @property
     def inference_ratio(self) -> float | None:
@@ -94,6 +139,21 @@ class Comparison(BaseModel):
 
     header: Header
     runs: list[Run]
+
+    @property
+    def reported(self) -> list[Run]:
+        """The runs on all training rows whose figures are reported."""
+        return [run for run in self.runs if run.stage == "report" and run.rows is None]
+
+    def finished(self) -> list[Finished]:
+        """What the plan of the rest depends on. A reported run that has failed is tried again, and so is any trial
+        that failed for a reason that may have passed."""
+        return [run.finished for run in self.runs if not run.to_repeat]
+
+
+def figures_of(folder: Path, label: str, seed: int) -> Path:
+    """The file with the figures of a reported trial's rows, on all training rows."""
+    return folder / "figures" / f"{slug(label)}-seed{seed}.json"
 
 
 def load(folder: str | Path) -> Comparison:
@@ -122,7 +182,7 @@ def _runs(file: Path) -> list[Run]:
     """The runs of a results file; none, if no run has finished yet."""
     lines = file.read_bytes().splitlines() if file.is_file() else []
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    runs: dict[tuple[str, str, int], Run] = {}
+    runs: dict[tuple[object, ...], Run] = {}
     for number, line in numbered:
         try:
             run = Run.model_validate(json.loads(line))
@@ -133,7 +193,7 @@ def _runs(file: Path) -> list[Run]:
             if number == numbered[-1][0]:
                 break
             raise _unreadable(f"{file}, line {number}", str(error)) from error
-        runs[run.method, run.label, run.seed] = run
+        runs[run.label, run.stage, run.seed, run.rows, run.stage == "report" or run.rate] = run
     return list(runs.values())
 
 

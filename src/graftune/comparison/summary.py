@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from graftune.comparison.results import Comparison, Run
+from graftune.comparison.results import Comparison, Run, sign
 from graftune.comparison.units import DASH, count, size_in_bytes
 
-LOWER_IS_BETTER: Final = frozenset({"loss", "perplexity", "wer", "cer", "ter", "mae", "mse", "rmse"})
 CLOSE: Final = 0.05  # within this share of the best, quality counts as close
 
 
@@ -83,7 +82,7 @@ _MEASURED: Final = (
 def rows(comparison: Comparison) -> list[MethodRow]:
     """One row per method: the best first, then those without a usable quality, with the reason."""
     groups: dict[tuple[str, str], list[Run]] = {}
-    for run in comparison.runs:
+    for run in comparison.reported:
         groups.setdefault((run.method, run.label), []).append(run)
     metric = comparison.header.metric
     made = [_row(method, label, runs, metric) for (method, label), runs in groups.items()]
@@ -108,12 +107,8 @@ def _row(method: str, label: str, runs: Sequence[Run], metric: str) -> MethodRow
     )
 
 
-def _sign(metric: str) -> int:
-    return -1 if metric.lower() in LOWER_IS_BETTER else 1
-
-
 def _worse_later(metric: str) -> Callable[[MethodRow], float]:
-    return lambda row: -_sign(metric) * row.quality.mean if row.quality else math.inf
+    return lambda row: -sign(metric) * row.quality.mean if row.quality else math.inf
 
 
 def _is_close(row: MethodRow, best: MethodRow, metric: str, share: float = CLOSE) -> bool:
@@ -123,7 +118,7 @@ def _is_close(row: MethodRow, best: MethodRow, metric: str, share: float = CLOSE
     """
     assert row.quality is not None
     assert best.quality is not None
-    own, other = ([_sign(metric) * run.metrics[metric] for run in r.done if metric in run.metrics] for r in (row, best))
+    own, other = ([sign(metric) * run.metrics[metric] for run in r.done if metric in run.metrics] for r in (row, best))
     if statistics.median(own) >= min(other):
         return True
     return abs(best.quality.mean - row.quality.mean) <= share * abs(best.quality.mean)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from graftune.methods.method import Build, Method
+from graftune.methods.rates import Kind, rates
 from graftune.parts import Bias
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ class BitFit(Method):
     add: bool = True
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"bitfit": {}}
-    learning_rate: ClassVar[float] = 4e-3
+    learning_rates: ClassVar[Mapping[Kind, float]] = rates(1e-3)
 
     def build(self, context: Context) -> Build:
         trunk = [n for n in context.parameters if n.rpartition(".")[2] == "bias" and not context.in_head(n)]

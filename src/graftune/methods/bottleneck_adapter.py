@@ -6,11 +6,13 @@ parallel and scaled adapters: He et al. 2021, arXiv:2110.04366, section 3.3.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from graftune.errors import unknown
 from graftune.methods.method import Build, Method
+from graftune.methods.rates import Kind, rates
 from graftune.parts import Bottleneck
 from graftune.parts.output_function import ACTIVATIONS, Reads
 
@@ -56,7 +58,7 @@ class BottleneckAdapter(Method):
     last: int | None = None
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {name: {"style": name} for name in STYLES}
-    learning_rate: ClassVar[float] = 3e-3
+    learning_rates: ClassVar[Mapping[Kind, float]] = rates(5e-4, encoder_decoder=1e-3, vision=1e-3)
 
     def __post_init__(self) -> None:
         self._one_of("style", STYLES)

@@ -4,11 +4,13 @@ Houlsby et al. 2019, section 3.4."""
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from graftune.errors import GraftuneError
 from graftune.methods.method import Build, Method
+from graftune.methods.rates import Kind, rates
 
 if TYPE_CHECKING:
     from graftune.model.context import Context
@@ -27,7 +29,7 @@ class Freeze(Method):
     names: tuple[str, ...] = ()
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"freeze": {}}
-    learning_rate: ClassVar[float] = 6e-4
+    learning_rates: ClassVar[Mapping[Kind, float]] = rates(2e-4)
 
     def __post_init__(self) -> None:
         self._at_least(0, "last", "first")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from graftune.methods.method import Build, Method
+from graftune.methods.rates import Kind, rates
 from graftune.parts import Scale
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ class IA3(Method):
     inputs: tuple[str, ...] = ("down",)
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"ia3": {}}
-    learning_rate: ClassVar[float] = 1e-2
+    learning_rates: ClassVar[Mapping[Kind, float]] = rates(1e-2, vision=3e-2)
 
     def build(self, context: Context) -> Build:
         linears = context.anatomy.linears

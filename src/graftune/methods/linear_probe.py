@@ -3,10 +3,12 @@ arXiv:1610.01644, section 3."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from graftune.methods.method import Build, Method
+from graftune.methods.rates import HEADS, Kind
 
 if TYPE_CHECKING:
     from graftune.model.context import Context
@@ -17,7 +19,12 @@ class LinearProbe(Method):
     """No part of its own: what every method has to be better than, where the task has a new head."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"head": {}}
-    learning_rate: ClassVar[float] = 3e-3
+    learning_rates: ClassVar[Mapping[Kind, float]] = HEADS
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Its rate is that of all it trains, the head."""
+        return {"": 1.0}
 
     def build(self, context: Context) -> Build:
         return Build()

@@ -7,14 +7,19 @@ W' = m ⊙ (W + s·BA)/‖W + s·BA‖ (Liu et al. 2024, arXiv:2402.09353).
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from graftune.methods.method import Build, Method
+from graftune.methods.rates import Conditions, Kind, rates
 from graftune.parts import DecomposedLowRank, LowRank
 
 if TYPE_CHECKING:
     from graftune.model.context import Context
+
+RANK_POWER = math.log(3, 16)
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class LoRA(Method):
     plus: float | None = None
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"lora": {}, "dora": {"dora": True}}
-    learning_rate: ClassVar[float] = 2e-3
+    learning_rates: ClassVar[Mapping[Kind, float]] = rates(1e-3, vision=3e-3)
 
     def __post_init__(self) -> None:
         self._at_least(1, "rank")
@@ -53,6 +58,11 @@ class LoRA(Method):
         """α/r, or α/√r for rsLoRA."""
         alpha = self.rank if self.alpha is None else self.alpha
         return alpha / (self.rank**0.5 if self.rslora else self.rank)
+
+    def usual_rate(self, on: Conditions) -> float:
+        """A step down for 16 times the rank at one scale; at one α the rank does not matter (rate ∝ (s · r)^-0.4)."""
+        usual = type(self)()
+        return super().usual_rate(on) * (usual.scale * usual.rank / (self.scale * self.rank)) ** RANK_POWER
 
     def build(self, context: Context) -> Build:
         build = Build()

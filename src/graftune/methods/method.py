@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from graftune.errors import GraftuneError, unknown
+from graftune.methods.rates import SPACING, Conditions, Kind, rates
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,10 +32,12 @@ class Method:
     """Base of all methods. A subclass names its presets, its usual learning rate, and builds its parts."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
-    #: AdamW's usual peak learning rate on a base of width 768.
-    learning_rate: ClassVar[float] = 1e-3
+    #: AdamW's usual peak learning rates by kind of base, for width 768, 16 rows and 300 to 3000 steps.
+    learning_rates: ClassVar[Mapping[Kind, float]] = rates(1e-3)
     #: Whether it falls with the base's width, as it must where an update is summed over that width.
     falls_with_width: ClassVar[bool] = True
+    #: How far apart the rates of a search lie: the less is known of where the best one is, the wider.
+    spacing: ClassVar[float] = SPACING
     #: Whether there is anything to train.
     trainable: ClassVar[bool] = True
 
@@ -72,9 +75,9 @@ class Method:
         """Make the parts for one base. Raises GraftuneError where the base has no fitting site."""
         raise NotImplementedError
 
-    def usual_rate(self, width: int) -> float:
-        """The peak learning rate where the user gives none, for a base of hidden size ``width``."""
-        return self.learning_rate * ((768 / width) ** 0.5 if self.falls_with_width else 1.0)
+    def usual_rate(self, on: Conditions) -> float:
+        """The peak learning rate where the user gives none: `learning_rates`, scaled to the conditions."""
+        return self.learning_rates[on.kind] * on.scale(falls_with_width=self.falls_with_width)
 
     def describe(self) -> dict[str, Any]:
         """The method as plain data: its preset name and all its options."""

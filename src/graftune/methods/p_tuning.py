@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from graftune.errors import GraftuneError
 from graftune.methods.method import Build, Method
+from graftune.methods.rates import WIDE, Kind, rates
 from graftune.parts import Generator, PromptLSTM, PromptMLP, TokenRows
 
 if TYPE_CHECKING:
@@ -28,8 +30,9 @@ class PTuning(Method):
     hidden: int | None = None
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"p-tuning": {}}
-    learning_rate: ClassVar[float] = 1e-2
+    learning_rates: ClassVar[Mapping[Kind, float]] = rates(1e-3)
     falls_with_width: ClassVar[bool] = False
+    spacing: ClassVar[float] = WIDE
 
     def __post_init__(self) -> None:
         self._one_of("encoder", ("lstm", "mlp"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from graftune.methods.method import Build, Method
 from graftune.methods.prefix_tuning import key_value_grafts
+from graftune.methods.rates import Kind, rates
 
 if TYPE_CHECKING:
     from graftune.model.context import Context
@@ -26,7 +28,7 @@ class PTuningV2(Method):
     dropout: float = 0.0
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"p-tuning-v2": {}}
-    learning_rate: ClassVar[float] = 6e-2
+    learning_rates: ClassVar[Mapping[Kind, float]] = rates(1e-2)
     falls_with_width: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

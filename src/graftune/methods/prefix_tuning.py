@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from graftune.methods.method import Build, Method
+from graftune.methods.rates import Kind, rates
 from graftune.parts import AttentionSite, Generator, KeyValueRows, TableMLP
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ class PrefixTuning(Method):
     shift_positions: bool = False
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"prefix": {}}
-    learning_rate: ClassVar[float] = 5e-3
+    learning_rates: ClassVar[Mapping[Kind, float]] = rates(1e-3)
     falls_with_width: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ class token and x_1, … patches with their positions. Jia et al. 2022, arXiv:22
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +14,7 @@ import torch
 
 from graftune.errors import GraftuneError
 from graftune.methods.method import Build, Method
+from graftune.methods.rates import WIDE, Kind, rates
 from graftune.parts import HiddenRows, TokenRows
 
 if TYPE_CHECKING:
@@ -42,8 +44,9 @@ class PromptTuning(Method):
     deep: bool = False
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"prompt": {}}
-    learning_rate: ClassVar[float] = 5e-2
+    learning_rates: ClassVar[Mapping[Kind, float]] = rates(3e-2, encoder_decoder=0.18, vision=1e-2)
     falls_with_width: ClassVar[bool] = False
+    spacing: ClassVar[float] = WIDE
 
     def __post_init__(self) -> None:
         self._at_least(1, "length")

@@ -73,7 +73,8 @@ class AdaptedModel(AdapterKeeper):
                         expected="one adapter for all rows",
                         do="score the rows of each adapter after a call of their own, or use forward",
                     )
-        return self.head(hidden)
+        with self._routing.run():  # some heads are run through the base
+            return self.head(hidden)
 
     @cached_property
     def head(self) -> Head:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,11 @@ class Count:
 def escape(key: str) -> str:
     """A site's key as a module name, which must not hold dots."""
     return key.replace(".", "/")
+
+
+def parameters_of(head: str) -> str:
+    """A pattern found in the names of an adapter's parameters that belong to a head of this path."""
+    return rf"^parts\.{re.escape(escape(head))}[/.]"
 
 
 class Adapter(nn.Module):

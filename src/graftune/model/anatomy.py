@@ -5,8 +5,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 
 from graftune.errors import GraftuneError, unknown
+from graftune.methods.rates import Kind
 from graftune.model.layers import Layer, is_linear, read_layer, sizes_of, whole
 from graftune.model.trace import Event, by_layer, dry_run, is_norm
 from graftune.parts.sites import AttentionSite, EmbeddingSite, LinearSite, SubLayerSite
@@ -90,6 +95,17 @@ class Anatomy:
             return sites[0].width
         width: int = self.base.config.get_text_config().hidden_size  # every config of Transformers maps this name
         return width
+
+    @property
+    def kind(self) -> Kind:
+        """What kind of base it is, as far as learning rates differ."""
+        config = self.base.config
+        if self.base.main_input_name == "pixel_values":
+            return "vision"
+        if config.is_encoder_decoder:
+            return "encoder-decoder"
+        causal = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        return "decoder" if causal and config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES else "encoder"
 
     @property
     def heads(self) -> tuple[str, ...]:

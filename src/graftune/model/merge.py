@@ -16,6 +16,13 @@ from graftune.model.layers import refuse_quantized, weight_of
 from graftune.model.ties import own, shared_parameters, ties, untie
 from graftune.parts import LinearSite, LowRank, ParameterCopy, Scale
 
+EXACT = LowRank | Scale | ParameterCopy
+
+
+def is_exact(adapter: Adapter) -> bool:
+    """Whether all of an adapter's parts can be folded into weights that compute the same."""
+    return all(isinstance(part, EXACT) for part in adapter.parts.values())
+
 
 def merged(base: PreTrainedModel, anatomy: Anatomy, adapter: Adapter) -> PreTrainedModel:
     """A plain Transformers model that computes what base and adapter compute together.
@@ -25,7 +32,7 @@ def merged(base: PreTrainedModel, anatomy: Anatomy, adapter: Adapter) -> PreTrai
     parts that no weights can express, for a quantized base, and for a tie that the base's config cannot undo.
     """
     for key, part in adapter.parts.items():
-        if not isinstance(part, LowRank | Scale | ParameterCopy):
+        if not isinstance(part, EXACT):
             raise GraftuneError(
                 "this adapter cannot be merged exactly",
                 received=f"{type(part).__name__} of {type(adapter.method).__name__} at {adapter.sites[key].path}",

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from graftune.methods.method import Method
+from graftune.methods.rates import HEADS, Conditions
 from graftune.model.adapted import AdaptedModel
+from graftune.model.adapter import parameters_of
 from graftune.training.recipe import Recipe
 
 DEFAULT_EPOCHS = 3.0
@@ -17,7 +19,10 @@ POINTS = 8  # evaluations on the curve of a run, where the recipe does not say h
 
 @dataclass(frozen=True)
 class Budget:
-    """How long and how fast to train. ``rates`` are factors on ``lr`` by a pattern in a parameter's name."""
+    """How long and how fast to train.
+
+    ``rates`` are factors on ``lr`` by a pattern in a parameter's name; those of new heads make their own rate of it.
+    """
 
     steps: int
     batch_size: int
@@ -55,16 +60,26 @@ class Budget:
         return self.lr * min(1.0, share)
 
 
+def steps_of(recipe: Recipe, rows: int) -> int:
+    """How many steps are taken on that many training rows."""
+    per_epoch = -(-rows // recipe.batch_size)
+    return recipe.max_steps or max(1, round((recipe.epochs or DEFAULT_EPOCHS) * per_epoch))
+
+
 def budget_of(recipe: Recipe, method: Method, rows: int, model: AdaptedModel) -> Budget:
     """Steps and rates for a method on that many training rows, on the base of ``model``."""
     width = model.anatomy.width
-    per_epoch = -(-rows // recipe.batch_size)
-    steps = recipe.max_steps or max(1, round((recipe.epochs or DEFAULT_EPOCHS) * per_epoch))
+    (adapter,) = map(model.adapter, model.adapters)
+    steps = steps_of(recipe, rows)
     every = recipe.eval_every or max(1, steps // POINTS)
+    on = Conditions(model.anatomy.kind, width, recipe.batch_size, steps)
+    lr = recipe.learning_rate(method.preset, method.usual_rate(on))
+    head = recipe.head_rate(method.preset, HEADS[on.kind] * on.scale())
+    heads = dict.fromkeys(map(parameters_of, adapter.heads), head / lr)
     return Budget(
         steps=steps if method.trainable else 0,
         batch_size=recipe.batch_size,
-        lr=recipe.learning_rate(method.preset, method.usual_rate(width)),
+        lr=lr,
         warmup=recipe.warmup,
         weight_decay=recipe.weight_decay,
         clip=recipe.clip,
@@ -72,7 +87,7 @@ def budget_of(recipe: Recipe, method: Method, rows: int, model: AdaptedModel) ->
         eval_every=every,
         checkpoint_every=recipe.checkpoint_every or every,
         schedule=recipe.schedule,
-        rates={**method.rates, **recipe.rates_of(method.preset)},
+        rates={**heads, **method.rates, **recipe.rates_of(method.preset)},
         smoothing=recipe.label_smoothing,
         micro_tokens=recipe.micro_tokens or _micro_tokens(model.device.type, width),
         patience=recipe.patience,

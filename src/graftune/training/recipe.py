@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -21,6 +21,17 @@ from graftune.training.sections import (
 
 if TYPE_CHECKING:
     from graftune.methods.method import Method
+
+
+class Compare(BaseModel):
+    """How a comparison is made."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    effort: Literal["none", "quick", "normal", "thorough"] | None = None
+    known: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    rows: list[int | Literal["all"]] = Field(default_factory=list)
+    workers: int | Literal["ray"] | None = None
 
 
 class Recipe(BaseModel):
@@ -45,6 +56,7 @@ class Recipe(BaseModel):
     epochs: float | None = Field(None, gt=0)
     max_length: int | None = Field(None, ge=1)
     lr: float | None = Field(None, gt=0)
+    head_lr: float | None = Field(None, gt=0)
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup: float = Field(0.06, ge=0, lt=1)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
@@ -67,6 +79,7 @@ class Recipe(BaseModel):
     trackers: list[str] = Field(default_factory=list)
     threads: int | None = Field(None, ge=1)
     processes: int | None = Field(None, ge=1)
+    compare: Compare = Field(default_factory=Compare)
     sections: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -92,6 +105,11 @@ class Recipe(BaseModel):
         """The method's own ``lr``, else the recipe's, else what is usual for the method."""
         own = self.sections.get(preset, {}).get("lr")
         return float(own if own is not None else self.lr if self.lr is not None else usual)
+
+    def head_rate(self, preset: str, usual: float) -> float:
+        """The rate of a new head: the method's own ``head_lr``, else the recipe's, else what is usual."""
+        own = self.sections.get(preset, {}).get("head_lr")
+        return float(own if own is not None else self.head_lr if self.head_lr is not None else usual)
 
 
 def scalar(text: str) -> Any:
@@ -132,6 +150,10 @@ def load(path: str | None, flags: dict[str, Any], settings: tuple[str, ...] = ()
                         do=f"write the options of {key} under it, or leave it out",
                     )
                 sections.setdefault(key, {}).update(value)
+            elif key in Compare.model_fields:
+                data.setdefault("compare", {})[key] = value
+            elif key == "compare" and isinstance(value, dict):
+                data.setdefault("compare", {}).update(value)
             elif key in Recipe.model_fields and key != "sections":
                 data[key] = value
             else:
@@ -198,6 +220,9 @@ def _apply(setting: str, data: dict[str, Any], sections: dict[str, dict[str, Any
         )
     value = scalar(text)
     section, dot, option = key.partition(".")
+    if key in Compare.model_fields or section == "compare":
+        data.setdefault("compare", {})[option or key] = value
+        return
     if not dot:
         if key not in Recipe.model_fields or key == "sections":
             raise unknown("recipe key", key, set(Recipe.model_fields) - {"sections"})
@@ -236,4 +261,7 @@ def with_methods(recipe: Recipe, chosen: Sequence[Method], **changes: Any) -> Re
 def dump(recipe: Recipe) -> str:
     """The resolved recipe as YAML, one section per method and task, ready to be run again."""
     data = recipe.model_dump(exclude={"sections"}, exclude_none=True)
+    data["compare"] = {key: value for key, value in data["compare"].items() if key != "workers"}
+    if data["compare"] == Compare().model_dump(exclude_none=True):
+        del data["compare"]
     return yaml.safe_dump({**data, **recipe.sections}, sort_keys=False, allow_unicode=True)

@@ -9,7 +9,11 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from graftune.errors import GraftuneError, unknown
 
 #: Keys of a method's section that belong to training rather than to the method.
-TRAINING_KEYS: dict[str, Any] = {"lr": Annotated[float, Field(gt=0)], "rates": dict[str, Annotated[float, Field(ge=0)]]}
+TRAINING_KEYS: dict[str, Any] = {
+    "lr": Annotated[float, Field(gt=0)],
+    "head_lr": Annotated[float, Field(gt=0)],
+    "rates": dict[str, Annotated[float, Field(ge=0)]],
+}
 _LENIENT = ConfigDict(coerce_numbers_to_str=True)
 
 

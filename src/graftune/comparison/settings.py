@@ -1,0 +1,158 @@
+"""What a comparison is: candidates, data, seeds and effort, settled once and handed down whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from graftune.comparison.candidates import Candidate, candidates
+from graftune.comparison.plan import EFFORTS, Effort, Plan
+from graftune.comparison.splits import Splits
+from graftune.errors import GraftuneError, unknown
+from graftune.methods.method import PRESETS, Method
+from graftune.methods.rates import Conditions
+from graftune.model.anatomy import Anatomy
+from graftune.tasks import registry
+from graftune.tasks.task import Task
+from graftune.training import recipe as recipes
+from graftune.training.budget import steps_of
+from graftune.training.prepare import Experiment, prepare, task_of
+from graftune.training.recipe import Recipe
+
+#: With neither data nor length given: the embedded set, in a few minutes on two cores.
+DEMO: dict[str, dict[str, int]] = {
+    "generate": {"max_steps": 60, "batch_size": 12, "eval_rows": 24, "eval_every": 15},
+    "classify": {"max_steps": 60, "batch_size": 16, "eval_every": 15},
+}
+SEEDS = {"none": 1, "quick": 1, "normal": 3, "thorough": 6}
+TUNING = 1000  # is added to the recipe's seed for the trials of a search, whose seeds are not reported
+PROBE = "head"
+
+
+@dataclass(frozen=True, eq=False)
+class Settings:
+    """A comparison, settled: nothing of it is looked up again."""
+
+    recipe: Recipe
+    chosen: Sequence[Candidate]
+    seeds: Sequence[int]
+    effort: Effort
+    splits: Splits
+    data: Mapping[str, str]
+    """Fingerprints of the rows."""
+
+    @property
+    def choosing(self) -> bool:
+        """Whether rows are held out to choose by."""
+        return self.effort.points > 0
+
+    @cached_property
+    def resolved(self) -> str:
+        """All of it as YAML, but for who does the work."""
+        usual = [one.method for one in self.chosen if one.label == one.method.preset]
+        methods = [one.label for one in self.chosen]
+        return recipes.dump(
+            recipes.with_methods(self.recipe, usual, method=None, methods=methods, seeds=len(self.seeds))
+        )
+
+    @property
+    def portable(self) -> bool:
+        """Whether another process can make all of the methods."""
+        return all(type(one.method).__module__ != "__main__" and one.method.preset in PRESETS for one in self.chosen)
+
+    def experiment(self, base: PreTrainedModel | None, tokenizer: Any) -> Experiment:
+        """The base prepared for one of the candidates, the first of trained ones that it can be for.
+
+        Raises GraftuneError where it can be for none.
+        """
+        errors: list[GraftuneError] = []
+        methods = sorted((one.method for one in self.chosen), key=lambda method: not method.trainable)
+        tasks: list[Task] = []
+        for task in (task_of(self.recipe, method) for method in methods):
+            if any(type(task) is type(other) for other in tasks):
+                continue
+            tasks.append(task)
+            try:
+                return prepare(self.recipe, task, self.splits.tables, base, tokenizer)
+            except GraftuneError as error:
+                errors.append(error)
+        raise errors[0]
+
+    def plan(self, experiment: Experiment) -> Plan:
+        """The plan, with the candidates' centres for this base."""
+        anatomy = Anatomy(experiment.base)
+        rows = len(experiment.tables.train.rows)
+        on = Conditions(anatomy.kind, anatomy.width, self.recipe.batch_size, steps_of(self.recipe, rows))
+        return self.plan_of({one.label: _centre(one, on) for one in self.chosen})
+
+    def plan_of(self, centres: Mapping[str, float | None]) -> Plan:
+        """The plan, with centres that are known already."""
+        labels = [one.label for one in self.chosen]
+        probe = PROBE if PROBE in labels and self.recipe.head_lr is None else None
+        return Plan(
+            {label: centres.get(label) for label in labels},
+            self.seeds,
+            self.recipe.seed + TUNING,
+            self.effort,
+            known=self._known(),
+            spacings={one.label: one.method.spacing for one in self.chosen},
+            probe=probe,
+            sizes=[None if one == "all" else one for one in self.recipe.compare.rows] or [None],
+        )
+
+    def _known(self) -> dict[str, float]:
+        """Rates that are given, by label: for the label itself, its method, or all."""
+        found: dict[str, float] = {}
+        names = {one.label for one in self.chosen} | {one.method.preset for one in self.chosen}
+        for name in self.recipe.compare.known:
+            if name not in names:
+                raise unknown("candidate with a known rate", name, names)
+        for one in self.chosen:
+            known = self.recipe.compare.known
+            rate = known.get(one.label, known.get(one.method.preset))
+            rate = one.training.get("lr", rate)
+            rate = self.recipe.sections.get(one.method.preset, {}).get("lr", self.recipe.lr) if rate is None else rate
+            if rate is not None and one.method.trainable:
+                found[one.label] = float(rate)
+        return found
+
+
+def settings_of(recipe: Recipe, methods: Sequence[Method | str] | None, seeds: int | None) -> Settings:
+    """A comparison out of a recipe and what was given beside it; the data are read. Raises GraftuneError."""
+    if recipe.shard:
+        raise GraftuneError(
+            "compare does not shard the base",
+            received="shard=true",
+            expected="a base that every process holds whole, since a run that fails must leave it so",
+            do="leave shard out, or train the methods one by one",
+        )
+    name = recipe.compare.effort or ("quick" if recipe.train is None else "normal")
+    recipe = recipe.model_copy(update={"compare": recipe.compare.model_copy(update={"effort": name})})
+    if recipe.train is None and recipe.max_steps is None and recipe.epochs is None:
+        usual = DEMO.get(recipe.task, {})
+        recipe = recipe.model_copy(update={k: v for k, v in usual.items() if k not in recipe.model_fields_set})
+    task = registry.make(recipe.task, **recipe.section(recipe.task))
+    effort = EFFORTS[name]
+    given = list(methods or recipe.methods or every_method(task))
+    chosen = candidates(given, recipe)
+    searches = effort.points and task.new_head and any(one.method.trainable for one in chosen)
+    if searches and recipe.head_lr is None and PROBE not in [one.label for one in chosen]:
+        chosen = [*chosen, *candidates([PROBE], recipe)]
+    count = seeds or recipe.seeds or SEEDS[name]
+    splits = Splits.read(recipe)
+    data = {"train": splits.tables.train.fingerprint, "evaluate": splits.tables.eval.fingerprint}
+    return Settings(recipe, chosen, [recipe.seed + k for k in range(count)], effort, splits, data)
+
+
+def every_method(task: Task) -> list[str]:
+    """All methods there are, the untrained ones first; without a new head there is none to probe."""
+    names = sorted(PRESETS, key=lambda name: PRESETS[name][0].trainable)
+    return [name for name in names if name != PROBE or task.new_head]
+
+
+def _centre(one: Candidate, on: Conditions) -> float | None:
+    return one.method.usual_rate(on) if one.method.trainable else None

@@ -1,0 +1,229 @@
+"""One trial of a comparison: a candidate trained, measured and evaluated, to a line of results.
+
+A trial reads its data and its base itself, so that it may run in any process, on any machine that sees the files.
+"""
+
+from __future__ import annotations
+
+import statistics
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from graftune.checkpoint import native
+from graftune.comparison import results
+from graftune.comparison.candidates import Candidate
+from graftune.comparison.energy import measured
+from graftune.comparison.measure import inference, peak_memory
+from graftune.comparison.plan import Trial
+from graftune.comparison.splits import Splits
+from graftune.datasets.rows import Table
+from graftune.errors import GraftuneError
+from graftune.inference.evaluation import mean_over
+from graftune.inference.running import evaluating
+from graftune.model.merge import is_exact
+from graftune.tasks.bound import Evaluation
+from graftune.tasks.writing import BoundWriting
+from graftune.training import distributed
+from graftune.training.budget import DEFAULT_EPOCHS
+from graftune.training.encoding import encode_table
+from graftune.training.loop import Report
+from graftune.training.prepare import Experiment, prepare, task_of
+from graftune.training.recipe import Recipe
+from graftune.training.trained import TrainedAdapter, evaluate, train_adapter, use_of
+
+#: Is told what a trial does, and how far its training is.
+Tell = Callable[[str, Report | None], None]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A trial and all that it needs; the adapter of a reported one is kept at `place`.
+
+    A `base` that is given as a model is taken as it is, and so is its head.
+    """
+
+    recipe: Recipe
+    candidate: Candidate
+    trial: Trial
+    place: Path
+    choosing: bool = True
+    base: PreTrainedModel | None = None
+    tokenizer: Any = None
+
+    @property
+    def own_recipe(self) -> Recipe:
+        """The recipe of this trial: its seed, its rates, its share of the budget."""
+        recipe, trial, name = self.candidate.recipe(self.recipe), self.trial, self.candidate.method.preset
+        section = dict(recipe.sections.get(name, {}))
+        if trial.rate is not None:
+            section["lr"] = trial.rate
+        if trial.head is not None:
+            section.setdefault("head_lr", trial.head)
+        changes: dict[str, Any] = {"seed": trial.seed, "sections": {**recipe.sections, name: section}}
+        if trial.share < 1 and recipe.max_steps is not None:
+            changes["max_steps"] = max(1, round(trial.share * recipe.max_steps))
+        elif trial.share < 1:
+            changes["epochs"] = trial.share * (recipe.epochs or DEFAULT_EPOCHS)
+        if self.choosing:
+            changes["keep_best"] = True
+        return recipe.model_copy(update=changes)
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """What a line of results says of the trial itself."""
+        trial = self.trial
+        return {
+            **{"stage": trial.stage, "label": trial.label, "method": self.candidate.method.preset, "seed": trial.seed},
+            **{"rate": trial.rate, "head_rate": trial.head, "share": trial.share, "rows": trial.rows},
+        }
+
+
+def quiet(stage: str, report: Report | None = None) -> None:
+    """Nobody is told."""
+
+
+def run(given: Assignment, tell: Tell = quiet) -> dict[str, Any]:
+    """Run a trial; whatever ends it is its line's own error.
+
+    Of a mistake in what was given the line has the words; of anything else the kind and the place, and that it may be
+    tried again.
+    """
+    if given.recipe.threads is not None:
+        torch.set_num_threads(given.recipe.threads)
+    try:
+        found = _reported(given, tell) if given.trial.stage == "report" else _searched(given, tell)
+    except GraftuneError as error:
+        found = {"status": "failed", "error": str(error)}
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is this trial's alone, and the others go on
+        *_, last = traceback.extract_tb(error.__traceback__)
+        said = f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
+        found = {"status": "failed", "error": said, "again": True}
+    return {**given.names, **found}
+
+
+def _searched(given: Assignment, tell: Tell) -> dict[str, Any]:
+    """Train on some of the training rows, and score on the others; of few rows on each fold in turn."""
+    recipe, splits = given.own_recipe, Splits.read(given.recipe)
+    evaluations, scores, lines = [], [], []
+    for train, held in splits.to_choose(recipe.seed):
+        experiment = _prepared(given, recipe, splits, train, held)
+        tell("training", None)
+        with measured() as meter, peak_memory() as peak:
+            trained = train_adapter(experiment, recipe, given.candidate.method, watch=lambda r: tell("training", r))
+        try:
+            if distributed.first():
+                tell("evaluating", None)
+                evaluations.append(_to_choose_by(trained, experiment, recipe))
+                scores.append(score(evaluations[-1], experiment))
+                lines.append(_trained_line(trained, meter.energy, peak.bytes))
+        finally:
+            trained.model.close()
+    if not distributed.first():
+        return {}
+    metrics = {name: statistics.fmean(one[name] for one in evaluations) for name in evaluations[0]}
+    return {**lines[0], "metrics": metrics, "score": statistics.fmean(scores)}
+
+
+def _reported(given: Assignment, tell: Tell) -> dict[str, Any]:
+    """Train, keep the adapter, measure, and evaluate on the reported rows."""
+    recipe, method = given.own_recipe, given.candidate.method
+    splits = Splits.read(given.recipe)
+    if given.choosing and method.trainable:
+        train, held = splits.pair(recipe.seed, given.trial.rows)
+    else:
+        train, held = splits.to_train(recipe.seed, given.trial.rows), splits.tables.eval
+    experiment = _prepared(given, recipe, splits, train, held)
+    tell("training", None)
+    with measured() as meter, peak_memory() as peak:
+        trained = train_adapter(experiment, recipe, method, watch=lambda r: tell("training", r))
+    try:
+        if not distributed.first():
+            return {}
+        reporting = replace(experiment, tables=splits.with_tables(train, splits.tables.eval))
+        adapter = trained.model.adapter(trained.name)
+        native.save(adapter, experiment.base, given.place, use_of(trained, reporting, recipe))
+        adapter.fold()  # measured as it is served
+        tell("evaluating", None)
+        with measured() as answering:
+            evaluation = evaluate(trained, reporting, recipe)
+        tell("timing", None)
+        own, plain = inference(trained, reporting)
+        merges = method.trainable and is_exact(adapter)
+    finally:
+        trained.model.close()
+    answers = max(1, len(evaluation.predictions))
+    return {
+        **_trained_line(trained, meter.energy, peak.bytes if method.trainable else None),
+        "metrics": evaluation.metrics,
+        "bytes_stored": native.size(given.place),
+        "inference_seconds_per_example": own,
+        "base_inference_seconds_per_example": plain,
+        "joules_per_answer": answering.energy.joules / answers,
+        "merges": merges,
+        "curve": trained.progress.curve,
+        "examples": results.examples(evaluation.predictions),
+        "untrained": not method.trainable,
+        "figures": _figures(evaluation, experiment),
+    }
+
+
+def _prepared(given: Assignment, recipe: Recipe, splits: Splits, train: Table, held: Table) -> Experiment:
+    task = task_of(recipe, given.candidate.method)
+    return prepare(recipe, task, splits.with_tables(train, held), given.base, given.tokenizer)
+
+
+def _trained_line(trained: TrainedAdapter, energy: Any, peak: int | None) -> dict[str, Any]:
+    """What was measured of a training."""
+    progress = trained.progress
+    final = [point["loss"] for point in progress.curve[-10:]]
+    return {
+        "status": "done",
+        "error": None,
+        "rate": trained.budget.lr if trained.budget.steps else None,
+        "steps": trained.budget.steps,
+        "parameters_trained": trained.count.trained,
+        "parameters_stored": trained.count.stored,
+        "train_seconds": progress.seconds,
+        "tokens_per_second": progress.tokens / progress.seconds if progress.seconds else None,
+        "train_loss": sum(final) / len(final) if final else None,
+        "peak_memory_bytes": peak,
+        "cpu_seconds": energy.cpu_seconds,
+        "joules": energy.joules,
+        "energy_source": energy.source,
+    }
+
+
+def _to_choose_by(trained: TrainedAdapter, experiment: Experiment, recipe: Recipe) -> Mapping[str, float]:
+    """Metrics on the rows to choose by; of a task that writes text the loss alone, since writing takes its time."""
+    task = trained.task
+    if not isinstance(task, BoundWriting):
+        return evaluate(trained, experiment, recipe).metrics
+    features = encode_table(experiment.tables.eval, task, trained.encoder, recipe.processes).features
+    with evaluating(trained.model):
+        return {"loss": mean_over(trained.model, task, features, trained.name, 2 * recipe.batch_size)}
+
+
+def score(metrics: Mapping[str, float], experiment: Experiment) -> float:
+    """What a rate is chosen by, larger is better: the primary metric, of a task that writes text the loss."""
+    if isinstance(experiment.task, BoundWriting):
+        return -metrics["loss"]
+    name = experiment.task.task.metric
+    return results.sign(name) * metrics[name]
+
+
+def _figures(evaluation: Evaluation, experiment: Experiment) -> dict[str, Any]:
+    """The figures of each reported row by which the primary metric can be resampled; where it has none, itself."""
+    if evaluation.sums is None:
+        value = evaluation.metrics[experiment.task.task.metric]
+        return {"formula": "mean", "scale": 1.0, "rows": [[value, 1.0]]}
+    return {
+        "formula": evaluation.sums.formula,
+        "scale": evaluation.sums.scale,
+        "rows": [list(row) for row in evaluation.sums.rows],
+    }

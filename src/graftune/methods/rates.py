@@ -1,0 +1,46 @@
+"""Usual learning rates: what a method is trained with where nobody says it, and where a search for its rate begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["encoder", "decoder", "encoder-decoder", "vision"]
+
+#: What the rates of a method are given for; they are scaled from there.
+WIDTH, BATCH, STEPS = 768, 16, 300
+SPACING, WIDE = 10**0.5, 10**0.75  # from one rate of a search to the next
+SHORT = 3.0  # times the rate in a run of fewer steps, which has no time for small ones
+
+
+def rates(
+    encoder: float, *, decoder: float | None = None, encoder_decoder: float | None = None, vision: float | None = None
+) -> Mapping[Kind, float]:
+    """Peak rates of AdamW by the kind of the base; what is left out is as for encoders."""
+    return {
+        "encoder": encoder,
+        "decoder": encoder if decoder is None else decoder,
+        "encoder-decoder": encoder if encoder_decoder is None else encoder_decoder,
+        "vision": encoder if vision is None else vision,
+    }
+
+
+#: Of a new head, whatever else is trained beside it.
+HEADS = rates(3e-3)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a usual rate depends on: the kind of the base, its hidden size, rows of a step and steps of a run."""
+
+    kind: Kind
+    width: int
+    batch_size: int = BATCH
+    steps: int = STEPS
+
+    def scale(self, *, falls_with_width: bool = True) -> float:
+        """Times a rate for width 768, 16 rows and 300 steps or more: √(768/d) · √(B/16), 3 times that in short runs."""
+        width = (WIDTH / self.width) ** 0.5 if falls_with_width else 1.0
+        batch = (self.batch_size / BATCH) ** 0.5
+        return width * batch * (SHORT if self.steps < STEPS else 1.0)
