@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from graftune.comparison import plots, report, results, summary, table, units
+from graftune.comparison import sentences as words
 from graftune.errors import GraftuneError
 
 HEADER: dict[str, Any] = {
@@ -77,7 +78,24 @@ def comparison(*runs: dict[str, Any], **header: Any) -> results.Comparison:
 
 
 def sentences(*runs: dict[str, Any], **header: Any) -> str:
-    return " ".join(summary.verdict(comparison(*runs, **header)))
+    return " ".join(words.verdict(comparison(*runs, **header)))
+
+
+def judged(tmp_path: Path, right: dict[str, list[float]], rows: int = 400, **header: Any) -> results.Comparison:
+    """A comparison in a folder: for each label the share of right answers by seed, over the same rows."""
+    runs = []
+    random = np.random.default_rng(3)
+    hardness = random.random(rows)
+    for place, (label, shares) in enumerate(right.items()):
+        for seed, share in enumerate(shares):
+            more = {"metrics": {"accuracy": share}, "bytes_stored": 4000 * 10**place}
+            runs.append(run(label, 0, seed, stored=1000 * 10**place, **more))
+            figures = {"formula": "mean", "scale": 1.0, "rows": [[float(h < share), 1.0] for h in hardness]}
+            file = results.figures_of(tmp_path, label, seed)
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(json.dumps(figures))
+    seeds = list(range(len(next(iter(right.values())))))
+    return results.load(folder(tmp_path, runs, metric="accuracy", seeds=seeds, **header))
 
 
 # --- reading ---
@@ -178,36 +196,63 @@ def test_inference_ratio_is_taken_within_each_run() -> None:
 # --- the verdict ---
 
 
-def test_the_smallest_within_five_percent_is_named() -> None:
-    said = sentences(run("Full", 40, stored=10**6), run("LoRA", 38.5, stored=1000), run("Prompt", 30, stored=10))
-    assert "Best quality: Full, with bleu 40.0." in said
-    assert "Smallest within the seed spread or 5 % of it: LoRA" in said
+def test_better_is_said_of_the_better(tmp_path: Path) -> None:
+    said = words.verdict(judged(tmp_path, {"LoRA": [0.9, 0.91, 0.9], "Full": [0.6, 0.61, 0.62]}))
+    assert re.fullmatch(
+        r"Best: LoRA, with accuracy 0\.9\d\d \(0\.8\d\d to 0\.9\d\d\), better than all others\.", said[0]
+    )
 
 
-def test_the_seed_spread_counts_as_close() -> None:
-    runs = [run("Full", q, s, stored=9000) for s, q in enumerate((36, 40, 44))]
-    runs += [run("Prompt", 36.5, s, stored=10) for s in range(3)]
-    assert "Smallest within the seed spread or 5 % of it: Prompt" in sentences(*runs)
+def test_equals_are_called_practically_equal_and_the_smallest_is_named(tmp_path: Path) -> None:
+    said = words.verdict(judged(tmp_path, {"Prompt": [0.9, 0.9, 0.9], "Full": [0.901, 0.901, 0.901]}, rows=20_000))
+    assert "Practically equal to it, within 0.01: Prompt." in said[0] and said[0].startswith("Best: Full, with")
+    assert any(one.startswith("Smallest within 0.01 of it: Prompt, with 0.900") for one in said)
 
 
-def test_methods_within_the_seed_spread_of_the_best_are_called_level() -> None:
-    runs = [run("A", q, s) for s, q in enumerate((36, 40, 44))] + [run("B", 37, s) for s in range(3)]
-    runs += [run("C", 20, s) for s in range(3)]
-    assert "Level with it, by the spread over seeds: B." in sentences(*runs)
-    assert "Level" not in sentences(run("A", 2), run("B", 1))
-    diverged = [run("B", q, s) for s, q in enumerate((98, 98, 20))]  # a wide spread of its own makes nothing level
-    assert "Level" not in sentences(*(run("A", 99 + s / 10, s) for s in range(3)), *diverged)
+def test_what_is_open_is_said_with_what_would_settle_it(tmp_path: Path) -> None:
+    comparison = judged(tmp_path, {"A": [0.80, 0.84, 0.88], "B": [0.86, 0.78, 0.84]}, rows=200)
+    said = words.verdict(comparison)
+    assert (
+        said[0].startswith("Best on average: A, with accuracy") and "Not enough evidence to tell it from B" in said[0]
+    )
+    assert "settle it" in said[1] or "be seen" in said[1]
+    assert any(one.startswith("Chance of being the best: A ") for one in said)
 
 
-def test_a_best_method_that_stores_nothing_is_not_compared_by_size() -> None:
-    said = sentences(run("Few-shot", 40, stored=0, untrained=True), run("LoRA", 30))
-    assert "Nothing needs to be stored for Few-shot." in said
-    assert "No smaller method" not in said
+def test_the_best_within_a_limit_is_named(tmp_path: Path) -> None:
+    right = {"Small": [0.7] * 3, "Large": [0.9] * 3}
+    said = " ".join(words.verdict(judged(tmp_path, right, limits={"stored": 5000, "ms": 0.001})))
+    assert "Best with at most 4.88 KiB stored: Small, with 0.700" in said and "None has at most 1 ms an answer." in said
 
 
-def test_one_seed_is_called_noise_and_three_are_not() -> None:
-    assert "One seed: differences of this size may be noise." in sentences(run("A", 1), run("B", 2))
-    assert "noise" not in sentences(*(run("A", 1, seed) for seed in range(3)))
+def test_figures_that_are_missing_leave_the_means(tmp_path: Path) -> None:
+    comparison = judged(tmp_path, {"A": [0.8] * 3, "B": [0.7] * 3})
+    results.figures_of(tmp_path, "A", 1).unlink()
+    assert words.verdict(results.load(comparison.folder))[0] == "Best quality: A, with accuracy 0.800 ± 0.000."
+
+
+def test_seeds_are_warned_of() -> None:
+    def said(seeds: int) -> str:
+        return " ".join(words.warnings(comparison(run("A", 1), seeds=list(range(seeds)), effort="normal")))
+
+    assert "One seed" in said(1) and "Two seeds" in said(2) and "seed" not in said(3)
+
+
+def test_short_runs_edges_and_diverged_rates_are_warned_of() -> None:
+    def searched(scores: dict[float, float | None]) -> str:
+        runs = [
+            {**run("A", 1), "stage": "screen", "rate": rate, "score": score}
+            if score is not None
+            else {**failed("A"), "stage": "screen", "rate": rate}
+            for rate, score in scores.items()
+        ]
+        header = {"effort": "normal", "centres": {"A": 1e-3}, "batch_size": 10}
+        return " ".join(words.warnings(comparison(*runs, run("A", 1, steps=20), **header)))
+
+    assert "edge" in searched({1e-4: 1, 1e-3: 2, 1e-2: 3}) and "edge" not in searched({1e-4: 1, 1e-3: 3, 1e-2: 2})
+    assert "diverged: A" in searched({1e-4: 1, 1e-3: None, 1e-2: None})
+    assert "Less than one epoch: each run has seen 10% of the training rows." in searched({})
+    assert "No rate was searched" in " ".join(words.warnings(comparison(run("A", 1))))
 
 
 def test_overfitting_needs_more_than_five_percent_above_the_minimum() -> None:
@@ -220,7 +265,7 @@ def test_overfitting_needs_more_than_five_percent_above_the_minimum() -> None:
 
 def test_methods_below_an_untrained_one_are_named() -> None:
     said = sentences(run("LoRA", 30), run("Few-shot", 20, stored=0, untrained=True), run("Prompt", 10))
-    assert "Not better than Few-shot, which needs no training: Prompt." in said
+    assert "No better than Few-shot, which needs no training: Prompt." in said
 
 
 def test_a_failed_method_is_named() -> None:
@@ -313,8 +358,8 @@ def test_everything_from_outside_is_escaped() -> None:
 
 def test_the_page_shows_examples_reasons_and_other_metrics() -> None:
     text, _ = page(run("LoRA", 30), failed("IA3"))
-    for words in ("LoRA says X.", "X it is.", "failed: out of memory", "chrf", "torch 2.13.0", "8 cores"):
-        assert words in text
+    for shown in ("LoRA says X.", "X it is.", "failed: out of memory", "chrf", "torch 2.13.0", "8 cores"):
+        assert shown in text
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import psutil
 import torch
 
 from graftune import files
-from graftune.comparison import results
+from graftune.comparison import limits, results
 from graftune.comparison.plan import Plan
 from graftune.comparison.results import figures_of
 from graftune.comparison.settings import Settings
@@ -106,6 +106,8 @@ def write_header(out: Path, settings: Settings, experiment: Experiment, plan: Pl
             "effort": settings.recipe.compare.effort,
             "seeds": list(settings.seeds),
             "centres": dict(plan.centres),
+            "batch_size": recipe.batch_size,
+            "limits": limits.read(recipe.compare.limit),
             "versions": versions(),
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "
             f"{psutil.virtual_memory().total / 2**30:.0f} GiB"

@@ -20,7 +20,7 @@ from graftune.comparison.summary import MethodRow, Stat, quality
 
 # Matplotlib writes literal colours; each of these stands for a CSS variable, so that a plot follows the
 # page's light or dark scheme.
-_INK, _SOFT, _GRID = "#010203", "#040506", "#070809"
+INK, SOFT, GRID = "#010203", "#040506", "#070809"
 FAMILIES: Final[dict[str, tuple[str, str, tuple[str, ...]]]] = {
     "prompt": ("virtual tokens and prefixes", "#0a0b01", ("prompt", "prefix", "p-tuning", "ptuning")),
     "adapter": (
@@ -32,14 +32,14 @@ FAMILIES: Final[dict[str, tuple[str, str, tuple[str, ...]]]] = {
     "copy": ("trained copies of parameters", "#0a0b04", ("freeze", "bitfit", "full", "norm", "head")),
     "other": ("other", "#0a0b05", ()),
 }
-_VARIABLES: Final = {_INK: "ink", _SOFT: "soft", _GRID: "grid"} | {
+_VARIABLES: Final = {INK: "ink", SOFT: "soft", GRID: "grid"} | {
     colour: name for name, (_, colour, _) in FAMILIES.items()
 }
-_STYLE: Final = {
-    "svg.fonttype": "none", "font.size": 8.5, "axes.edgecolor": _GRID, "axes.labelcolor": _SOFT,
-    "xtick.color": _GRID, "ytick.color": _GRID, "xtick.labelcolor": _SOFT, "ytick.labelcolor": _SOFT,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": _GRID,
-    "grid.linewidth": 0.6, "axes.axisbelow": True, "text.color": _INK, "text.parse_math": False,
+STYLE: Final = {
+    "svg.fonttype": "none", "font.size": 8.5, "axes.edgecolor": GRID, "axes.labelcolor": SOFT,
+    "xtick.color": GRID, "ytick.color": GRID, "xtick.labelcolor": SOFT, "ytick.labelcolor": SOFT,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": GRID,
+    "grid.linewidth": 0.6, "axes.axisbelow": True, "text.color": INK, "text.parse_math": False,
 }  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def scatter(
     points = [(row, stat) for row, stat in points if math.isfinite(stat.mean) and (stat.mean > 0 or not log)]
     if not points:
         return {"heading": heading, "svg": None, "note": ""}
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 4.4), dpi=72, layout="constrained")
         axes = figure.add_subplot()
         axes.set(xlabel=cost, ylabel=metric)
@@ -89,7 +89,7 @@ def scatter(
             axes.plot(x, y, "o", color=colour, markersize=6.5)
         note = _untrained_lines(axes, every, digits)
         _label(figure, axes, [row.label for row, _ in points], xs, ys, spreads)
-        return {"heading": heading, "svg": _svg(figure, name, heading), "note": note}
+        return {"heading": heading, "svg": svg_of(figure, name, heading), "note": note}
 
 
 def _limits(axes: Axes, xs: list[float], ys: list[float], spreads: list[float], log: bool) -> None:
@@ -114,10 +114,10 @@ def _untrained_lines(axes: Axes, every: Sequence[MethodRow], digits: int) -> str
         if not (row.ok and row.untrained and row.quality):
             continue
         if low < row.quality.mean < high:
-            axes.axhline(row.quality.mean, color=_SOFT, linewidth=0.9, linestyle=(0, (4, 3)))
+            axes.axhline(row.quality.mean, color=SOFT, linewidth=0.9, linestyle=(0, (4, 3)))
             axes.annotate(
                 row.label, (1, row.quality.mean), xycoords=("axes fraction", "data"), xytext=(0, 2),
-                textcoords="offset points", ha="right", va="bottom", color=_SOFT, fontsize=7.5,
+                textcoords="offset points", ha="right", va="bottom", color=SOFT, fontsize=7.5,
             )  # fmt: skip
         else:
             outside.append(f"{row.label} {quality(row.quality, digits)}")
@@ -140,7 +140,7 @@ def _label(
         taken.append(Bbox.from_extents(left - 2, bottom, left + 2, top))
     taken += [text.get_window_extent(renderer) for text in axes.texts]
     for label, (x, y) in zip(labels, centres, strict=True):
-        text = axes.annotate(label, (x, y), xycoords="figure pixels", fontsize=8, color=_INK)
+        text = axes.annotate(label, (x, y), xycoords="figure pixels", fontsize=8, color=INK)
         size = text.get_window_extent(renderer)
         text.remove()
         options = []
@@ -159,9 +159,9 @@ def _label(
             nearest = min(max(x, place.x0), place.x1), min(max(y, place.y0), place.y1)
             axes.annotate(
                 "", nearest, (x, y), xycoords="figure pixels", textcoords="figure pixels",
-                arrowprops={"arrowstyle": "-", "color": _SOFT, "linewidth": 0.6, "shrinkA": 3, "shrinkB": 1},
+                arrowprops={"arrowstyle": "-", "color": SOFT, "linewidth": 0.6, "shrinkA": 3, "shrinkB": 1},
             )  # fmt: skip
-        axes.annotate(label, (left, bottom), xycoords="figure pixels", fontsize=8, va="bottom", color=_INK)
+        axes.annotate(label, (left, bottom), xycoords="figure pixels", fontsize=8, va="bottom", color=INK)
 
 
 def _overlap(one: Bbox, other: Bbox) -> float:
@@ -181,7 +181,7 @@ def curves(every: Sequence[MethodRow]) -> list[dict[str, Any]]:
     room = 0.06 * (high - low) or 0.1
     last = max(point.step for point in points) or 1
     plots = []
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         for place, row in enumerate(drawn):
             figure = Figure(figsize=(3.1, 2.0), dpi=72, layout="constrained")
             axes = figure.add_subplot()
@@ -195,13 +195,13 @@ def curves(every: Sequence[MethodRow]) -> list[dict[str, Any]]:
                 strength = 1 / math.sqrt(len(row.done))
                 axes.plot(*zip(*train, strict=True), color=colour, linewidth=1.3, alpha=strength) if train else None
                 if held_out:
-                    axes.plot(*zip(*held_out, strict=True), "o", color=_INK, markersize=3, alpha=strength)
-            svg = _svg(figure, f"curve{place}", f"loss of {row.label} by step")
+                    axes.plot(*zip(*held_out, strict=True), "o", color=INK, markersize=3, alpha=strength)
+            svg = svg_of(figure, f"curve{place}", f"loss of {row.label} by step")
             plots.append({"row": row, "svg": svg})
     return plots
 
 
-def _svg(figure: Figure, name: str, description: str) -> Markup:
+def svg_of(figure: Figure, name: str, description: str) -> Markup:
     """The figure as an inline SVG in the page's colours, with ids that are its own."""
     out = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from graftune import files
-from graftune.comparison import plots, summary, table, units
-from graftune.comparison.results import Comparison, load
+from graftune.comparison import plots, rate_plots, sentences, summary, table, units
+from graftune.comparison.results import Comparison, Run, load, slug
 from graftune.comparison.summary import MethodRow, Stat, rows
 
 INPUTS: Final = 3  # how many generated examples are shown
@@ -40,7 +41,8 @@ def html(comparison: Comparison) -> str:
         created=header.created.replace("T", " ")[:16],
         base_parameters=units.count(header.base_parameters),
         base_size=units.size_in_bytes(header.base_bytes),
-        verdict=summary.verdict(comparison),
+        verdict=sentences.verdict(comparison),
+        warnings=sentences.warnings(comparison),
         columns=[*columns[:1], *extra, *columns[1:]],
         rows=every,
         split=_split,
@@ -50,9 +52,17 @@ def html(comparison: Comparison) -> str:
         plots=[
             plots.scatter("stored", every, header.metric, digits, "parameters stored", _stored, units.count, log=True),
             plots.scatter("time", every, header.metric, digits, "training time", _time, units.duration, (60, 3600)),
+            plots.scatter("energy", every, header.metric, digits, "energy of training", _joules, units.energy),
+            plots.scatter("forgetting", every, header.metric, digits, *_forgetting(every)),
             plots.scatter("memory", every, header.metric, digits, "peak memory", _memory, units.size_in_bytes, sizes),
         ],
         curves=plots.curves(every),
+        rates=rate_plots.rates(comparison),
+        chosen_by="the loss" if comparison.writes else header.metric,
+        trials=[_trial(run) for run in comparison.runs],
+        command=_command(comparison, every),
+        energy_source=next((run.energy_source for run in comparison.reported if run.energy_source), ""),
+        spent=_spent(comparison),
         examples=_examples(every),
     )
 
@@ -110,3 +120,50 @@ def _time(row: MethodRow) -> Stat | None:
 
 def _memory(row: MethodRow) -> Stat | None:
     return row.peak_memory_bytes
+
+
+def _joules(row: MethodRow) -> Stat | None:
+    return row.joules
+
+
+#: What is called forgetting, the first that was measured: by what the base can be asked.
+_CHANGES: Final = {
+    "kl_task": "forgetting: KL to the base, nats per token",
+    "drift": "drift of the hidden states, 1 - cosine",
+}
+
+
+def _forgetting(every: Sequence[MethodRow]) -> tuple[str, Callable[[MethodRow], Stat | None], Callable[[float], str]]:
+    name = next((name for name in _CHANGES for row in every if name in row.forgetting), "kl_task")
+    return _CHANGES[name], lambda row: row.forgetting.get(name), lambda value: f"{value:.2g}"
+
+
+def _trial(run: Run) -> dict[str, str]:
+    """A trial as a line of the table of all."""
+    score = run.metrics.get("loss") if run.score is None else run.score
+    return {
+        "stage": run.stage,
+        "label": run.label,
+        "seed": str(run.seed),
+        "rate": "" if run.rate is None else f"{run.rate:.2g}",
+        "steps": "" if run.steps is None else str(run.steps),
+        "score": run.error.splitlines()[0] if run.error else "" if score is None else f"{score:.4g}",
+        "time": "" if run.train_seconds is None else units.duration(run.train_seconds),
+    }
+
+
+def _command(comparison: Comparison, every: Sequence[MethodRow]) -> str:
+    """How the best trained candidate is used: its first seed's adapter."""
+    best = next((row for row in every if row.ok and not row.untrained), None)
+    if best is None:
+        return ""
+    seed = min(run.seed for run in best.done)
+    place = comparison.folder / "adapters" / f"{slug(best.label)}-seed{seed}"
+    return f'graftune generate --adapter {shlex.quote(str(place))} --text "…"'
+
+
+def _spent(comparison: Comparison) -> str:
+    """What all trials have taken, the search included."""
+    seconds = sum(run.train_seconds or 0 for run in comparison.runs)
+    joules = sum(run.joules or 0 for run in comparison.runs)
+    return f"{len(comparison.runs)} trials, {units.duration(seconds)} of training, {units.energy(joules)}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
 from graftune.comparison.plan import Finished, Stage, Trial
 from graftune.errors import GraftuneError, unknown
@@ -45,6 +45,8 @@ class Header(BaseModel):
     effort: str = "none"
     choose_rows: int = 0
     centres: dict[str, float | None] = Field(default_factory=dict)
+    limits: dict[str, float] = Field(default_factory=dict)
+    batch_size: int = 1
     seeds: list[int]
     versions: dict[str, str] = Field(default_factory=dict)
     machine: str = ""
@@ -92,6 +94,7 @@ class Run(BaseModel):
     energy_source: str = ""
     joules_per_answer: float | None = None
     merges: bool = False
+    forgetting: dict[str, float] = Field(default_factory=dict)
     status: Literal["done", "failed"]
     error: str | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
@@ -139,11 +142,29 @@ class Comparison(BaseModel):
 
     header: Header
     runs: list[Run]
+    folder: Path = Path()
+    _known: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What `make` gives, worked out once."""
+        if name not in self._known:
+            self._known[name] = make()
+        return self._known[name]
+
+    @property
+    def writes(self) -> bool:
+        """Whether the task's answers are texts, whose rates are chosen by the loss."""
+        return any("perplexity" in run.metrics for run in self.reported)
 
     @property
     def reported(self) -> list[Run]:
         """The runs on all training rows whose figures are reported."""
         return [run for run in self.runs if run.stage == "report" and run.rows is None]
+
+    def tried(self, label: str, stage: str) -> dict[float, float | None]:
+        """The scores of a candidate's rates in a stage of the search; None where it failed."""
+        own = [run for run in self.runs if run.label == label and run.stage == stage and run.rate is not None]
+        return {run.rate: run.finished.score for run in own if run.rate is not None}
 
     def finished(self) -> list[Finished]:
         """What the plan of the rest depends on. A reported run that has failed is tried again, and so is any trial
@@ -175,7 +196,7 @@ def load(folder: str | Path) -> Comparison:
     known = {name for run in runs if run.status == "done" for name in run.metrics}
     if known and header.metric not in known:
         raise unknown("metric", header.metric, known)
-    return Comparison(header=header, runs=runs)
+    return Comparison(header=header, runs=runs, folder=folder)
 
 
 def _runs(file: Path) -> list[Run]:

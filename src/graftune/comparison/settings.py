@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from graftune.comparison import limits
 from graftune.comparison.candidates import Candidate, candidates
 from graftune.comparison.plan import EFFORTS, Effort, Plan
 from graftune.comparison.splits import Splits
@@ -136,6 +137,7 @@ def settings_of(recipe: Recipe, methods: Sequence[Method | str] | None, seeds: i
         usual = DEMO.get(recipe.task, {})
         recipe = recipe.model_copy(update={k: v for k, v in usual.items() if k not in recipe.model_fields_set})
     task = registry.make(recipe.task, **recipe.section(recipe.task))
+    limits.read(recipe.compare.limit)
     effort = EFFORTS[name]
     given = list(methods or recipe.methods or every_method(task))
     chosen = candidates(given, recipe)

@@ -93,6 +93,13 @@ def differences(
     ]
 
 
+def alone(candidates: Sequence[Scored], draws: int = DRAWS, seed: int = 0) -> list[Difference]:
+    """Each candidate's own metric in the place of a difference: its mean, with an interval."""
+    parts = list(_draws(candidates, draws, seed))
+    both, rows = (np.concatenate([part[which] for part in parts], axis=1) for which in (0, 1))
+    return [_difference(both[i], rows[i], one.metric(), 0.0) for i, one in enumerate(candidates)]
+
+
 def _draws(candidates: Sequence[Scored], draws: int, seed: int) -> Sequence[tuple[np.ndarray, np.ndarray]]:
     """(candidates, draws) means over drawn seeds and rows, and over all seeds and drawn rows, some draws at a time."""
     random = np.random.default_rng(seed)

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from graftune.comparison.results import Comparison, Run, sign
-from graftune.comparison.units import DASH, count, size_in_bytes
-
-CLOSE: Final = 0.05  # within this share of the best, quality counts as close
+from graftune.comparison.units import DASH
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,17 @@ class MethodRow:
     peak_memory_bytes: Stat | None = None
     inference_seconds_per_example: Stat | None = None
     inference_ratio: Stat | None = None
+    rate: Stat | None = None
+    joules: Stat | None = None
+    cpu_seconds: Stat | None = None
+    joules_per_answer: Stat | None = None
+    forgetting: dict[str, Stat] = field(default_factory=dict)
     untrained: bool = False
+
+    @property
+    def merges(self) -> bool:
+        """Whether it can be folded into the base, which then costs nothing more."""
+        return bool(self.done) and all(run.merges for run in self.done)
 
     @property
     def ok(self) -> bool:
@@ -76,6 +84,7 @@ class MethodRow:
 _MEASURED: Final = (
     "parameters_trained", "parameters_stored", "bytes_stored", "train_seconds", "tokens_per_second",
     "peak_memory_bytes", "inference_seconds_per_example", "inference_ratio",
+    "rate", "joules", "cpu_seconds", "joules_per_answer",
 )  # fmt: skip
 
 
@@ -94,6 +103,8 @@ def _row(method: str, label: str, runs: Sequence[Run], metric: str) -> MethodRow
     failed = tuple(run for run in runs if run.status == "failed")
     names = dict.fromkeys(name for run in done for name in run.metrics)
     stats = {name: Stat.of(run.metrics.get(name) for run in done) for name in names}
+    changed = dict.fromkeys(name for run in done for name in run.forgetting)
+    changes = {name: Stat.of(run.forgetting.get(name) for run in done) for name in changed}
     measured: dict[str, Any] = {name: Stat.of(getattr(run, name) for run in done) for name in _MEASURED}
     return MethodRow(
         method,
@@ -102,6 +113,7 @@ def _row(method: str, label: str, runs: Sequence[Run], metric: str) -> MethodRow
         failed,
         metrics={name: stat for name, stat in stats.items() if stat},
         quality=stats.get(metric),
+        forgetting={name: stat for name, stat in changes.items() if stat},
         untrained=bool(done) and all(run.untrained for run in done),
         **measured,
     )
@@ -109,63 +121,6 @@ def _row(method: str, label: str, runs: Sequence[Run], metric: str) -> MethodRow
 
 def _worse_later(metric: str) -> Callable[[MethodRow], float]:
     return lambda row: -sign(metric) * row.quality.mean if row.quality else math.inf
-
-
-def _is_close(row: MethodRow, best: MethodRow, metric: str, share: float = CLOSE) -> bool:
-    """Whether its middle seed is as good as the worst seed of the best, or its mean within a share of the best's.
-
-    The middle seed, since a method of which one seed diverged has a wide spread, and is not level for that.
-    """
-    assert row.quality is not None
-    assert best.quality is not None
-    own, other = ([sign(metric) * run.metrics[metric] for run in r.done if metric in run.metrics] for r in (row, best))
-    if statistics.median(own) >= min(other):
-        return True
-    return abs(best.quality.mean - row.quality.mean) <= share * abs(best.quality.mean)
-
-
-def verdict(comparison: Comparison) -> list[str]:
-    """What the numbers say, in sentences that claim no more than they do; the first is the headline."""
-    every = rows(comparison)
-    ranked = [row for row in every if row.ok]
-    if not ranked:
-        return ["No method has finished with a usable result."]
-    best, digits, metric = ranked[0], decimals(every), comparison.header.metric
-    said = [f"Best quality: {best.label}, with {metric} {quality(best.quality, digits)}."]
-    if level := [row.label for row in ranked[1:] if _is_close(row, best, metric, share=0)]:
-        said.append(f"Level with it, by the spread over seeds: {', '.join(level)}.")
-    sized = [row for row in ranked if row.parameters_stored and _is_close(row, best, metric)]
-    smallest = min(sized, key=_stored, default=best)
-    if _stored(smallest) < _stored(best):
-        said.append(
-            f"Smallest within the seed spread or 5 % of it: {smallest.label}, "
-            f"with {quality(smallest.quality, digits)} and {_size(smallest)}."
-        )
-    elif len(ranked) > 1 and _stored(best) == 0:
-        said.append(f"Nothing needs to be stored for {best.label}.")
-    elif len(ranked) > 1 and best.parameters_stored:
-        said.append(f"No smaller method comes within the seed spread or 5 % of it; it has {_size(best)}.")
-    untrained = next((place for place, row in enumerate(ranked) if row.untrained), len(ranked))
-    if below := [row.label for row in ranked[untrained + 1 :] if not row.untrained]:
-        said.append(f"Not better than {ranked[untrained].label}, which needs no training: {', '.join(below)}.")
-    if overfitted := [row.label for row in ranked if row.overfits]:
-        said.append(f"Overfitting (eval loss ended over 5 % above its minimum): {', '.join(overfitted)}.")
-    if max(len(row.done) for row in ranked) == 1:
-        said.append("One seed: differences of this size may be noise.")
-    if failed := [row.label for row in every if not row.ok]:
-        said.append(f"Without a result: {', '.join(failed)}.")
-    return said
-
-
-def _stored(row: MethodRow) -> float:
-    return row.parameters_stored.mean if row.parameters_stored else math.inf
-
-
-def _size(row: MethodRow) -> str:
-    if not row.parameters_stored or not row.parameters_stored.mean:
-        return "nothing to store"
-    size = f"{count(row.parameters_stored.mean)} stored parameters"
-    return f"{size} ({size_in_bytes(row.bytes_stored.mean)})" if row.bytes_stored else size
 
 
 def decimals(rows: Sequence[MethodRow]) -> int:

@@ -12,8 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from graftune.comparison.results import Comparison, Header
-from graftune.comparison.summary import MethodRow, Stat, decimals, quality, rows, verdict
-from graftune.comparison.units import DASH, count, duration, percent, size_in_bytes
+from graftune.comparison.sentences import verdict, warnings
+from graftune.comparison.summary import MethodRow, Stat, decimals, quality, rows
+from graftune.comparison.units import DASH, count, duration, energy, percent, size_in_bytes
+from graftune.comparison.verdict import judge
 
 TIMES: Final = "\N{MULTIPLICATION SIGN}"
 
@@ -49,13 +51,25 @@ def columns(comparison: Comparison) -> list[Column]:
         time = shown(row.inference_seconds_per_example, lambda s: f"{1000 * s:.3g}")
         return f"{time} ({row.inference_ratio.mean:.2f}{TIMES})" if row.inference_ratio else time
 
+    judgement = judge(comparison)
+
+    def score(row: MethodRow) -> str:
+        one = judgement.scores.get(row.label) if judgement else None
+        return (
+            f"{one.mean:.{digits}f} ({one.low:.{digits}f} to {one.high:.{digits}f})"
+            if one
+            else quality(row.quality, digits)
+        )
+
     return [
-        Column(header.metric, lambda r: quality(r.quality, digits), lambda r: r.quality),
+        Column(header.metric, score, lambda r: r.quality),
+        Column("rate", lambda r: shown(r.rate, lambda rate: f"{rate:.2g}"), lambda r: r.rate),
         Column("trained (of base)", trained, lambda r: r.parameters_trained),
         Column("stored", stored, lambda r: r.bytes_stored),
         Column("training", lambda r: shown(r.train_seconds, duration), lambda r: r.train_seconds),
         Column("tokens/s", lambda r: shown(r.tokens_per_second, count), lambda r: r.tokens_per_second),
         Column("peak memory", peak, lambda r: r.peak_memory_bytes),
+        Column("energy", lambda r: shown(r.joules, energy), lambda r: r.joules),
         Column("ms/example (vs base)", inference, lambda r: r.inference_seconds_per_example),
     ]
 
@@ -74,7 +88,7 @@ def terminal(comparison: Comparison) -> Table:
     # Text objects throughout: brackets in a label or an error must not be read as rich's markup.
     table = Table(
         title=Text(title(comparison.header)),
-        caption=Text("\n".join([*verdict(comparison), *notes])),
+        caption=Text("\n".join([*warnings(comparison), *verdict(comparison), *notes])),
         box=box.SIMPLE_HEAD,
         caption_justify="left",
     )
@@ -97,6 +111,7 @@ def markdown(comparison: Comparison) -> str:
         f"## {_cell(title(header))}",
         "",
         " ".join([f"**{headline}**", *others]),
+        *([""] + [f"- {_cell(one)}" for one in said] if (said := warnings(comparison)) else []),
         "",
         _line(["method", *(column.heading for column in shape)]),
         "|:--|" + "--:|" * len(shape),

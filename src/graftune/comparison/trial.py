@@ -19,6 +19,7 @@ from graftune.checkpoint import native
 from graftune.comparison import results
 from graftune.comparison.candidates import Candidate
 from graftune.comparison.energy import measured
+from graftune.comparison.forgetting import forgetting
 from graftune.comparison.measure import inference, peak_memory
 from graftune.comparison.plan import Trial
 from graftune.comparison.splits import Splits
@@ -154,6 +155,8 @@ def _reported(given: Assignment, tell: Tell) -> dict[str, Any]:
             evaluation = evaluate(trained, reporting, recipe)
         tell("timing", None)
         own, plain = inference(trained, reporting)
+        tell("what it changes elsewhere", None)
+        changes = forgetting(trained, reporting).means
         merges = method.trainable and is_exact(adapter)
     finally:
         trained.model.close()
@@ -166,6 +169,7 @@ def _reported(given: Assignment, tell: Tell) -> dict[str, Any]:
         "base_inference_seconds_per_example": plain,
         "joules_per_answer": answering.energy.joules / answers,
         "merges": merges,
+        "forgetting": changes,
         "curve": trained.progress.curve,
         "examples": results.examples(evaluation.predictions),
         "untrained": not method.trainable,

@@ -26,6 +26,13 @@ def size_in_bytes(value: float) -> str:
     return _scaled(value, 1024, ("B", "KiB", "MiB", "GiB", "TiB"), " ")
 
 
+def energy(joules: float) -> str:
+    """``1.5 kJ``; large ones in watt-hours, ``12 Wh``."""
+    return (
+        _scaled(joules, 1000, ("J", "kJ"), " ") if joules < 36e3 else _scaled(joules / 3600, 1000, ("Wh", "kWh"), " ")
+    )
+
+
 def duration(seconds: float) -> str:
     """``8.3 s``, ``2 min 05 s``, ``1 h 12 min``."""
     if seconds < 59.95:

@@ -30,6 +30,7 @@ class Compare(BaseModel):
 
     effort: Literal["none", "quick", "normal", "thorough"] | None = None
     known: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    limit: dict[str, str] = Field(default_factory=dict)
     rows: list[int | Literal["all"]] = Field(default_factory=list)
     workers: int | Literal["ray"] | None = None
 
