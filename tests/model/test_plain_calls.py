@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 
 import families
 from all_families import FAMILIES, output_of
+from graftune.errors import GraftuneError
 from graftune.model.adapted import AdaptedModel
 from methods_under_test import METHODS, disturb
 
@@ -40,6 +44,44 @@ def test_direct_generation_trunk_and_encoder_are_plain(family):
         adapted = model.generate(ids, adapters="a", **write)
         assert torch.equal(base.generate(ids, **write), before[0]) and not torch.equal(adapted, before[0])
         assert all(torch.equal(part(input_ids=ids)[0], was) for part, was in zip(parts, before[1], strict=True))
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_parts_of_the_base_called_by_themselves_are_plain(family):
+    base = families.base(family)
+    layers = base.model.layers if family == "llama" else base.bert.encoder.layer
+    linear = layers[0].self_attn.q_proj if family == "llama" else layers[0].attention.self.query
+    states = torch.randn(1, 3, linear.in_features)
+    with torch.no_grad():
+        before = linear(states)
+        model = AdaptedModel(base)
+        model.add("a", METHODS["lora"], seed=1)
+        disturb(model, "a")
+        model(input_ids=torch.tensor([[5, 6, 7]]), adapters="a")
+        assert torch.equal(linear(states), before)
+
+
+def test_a_copy_is_a_model_of_its_own():
+    model = AdaptedModel(families.base("llama"))
+    for name, method in (("a", "lora"), ("b", "prefix"), ("c", "full")):
+        model.add(name, METHODS[method], seed=1)
+        disturb(model, name)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    model.use("b")
+    with torch.no_grad():
+        before = {name: model(input_ids=ids, adapters=name).logits for name in ("a", "b", "c", None)}
+        made = copy.deepcopy(model)
+        assert torch.equal(made(input_ids=ids).logits, before["b"])
+        for name, logits in before.items():
+            assert torch.equal(made(input_ids=ids, adapters=name).logits, logits)
+        for parameter in made.parameters():
+            parameter.zero_()
+        made.remove("a")
+        for name, logits in before.items():
+            assert torch.equal(model(input_ids=ids, adapters=name).logits, logits)
+    assert not {id(p) for p in made.parameters()} & {id(p) for p in model.parameters()}
+    with pytest.raises(GraftuneError, match="cannot be pickled"):
+        pickle.dumps(model)
 
 
 def test_layers_recomputed_after_a_direct_call_are_adapted_as_they_were():

@@ -156,3 +156,20 @@ def test_arguments_of_a_call_are_what_the_template_makes_of_their_text(template,
     talk = [asked("and today?"), {"role": "assistant", "content": None, "tool_calls": [call]}]
     (row,) = chat.rows(talk)
     assert f"assistant\n{wanted}<|im_end|>" in chat.chat_template.tokenizer.decode(row.ids)
+
+
+# What an assistant writes ---------------------------------------------------------------------------------------
+
+
+def test_special_tokens_that_frame_no_turn_are_the_assistants_to_write():
+    tokenizer = tokenizer_for("chatml", fresh=True)
+    tokenizer.chat_template = TURN.replace("TEXT", "m.content") + ASK + "{% if tools %}<|python_tag|>{% endif %}"
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]", "<|python_tag|>"]})
+    chat = Chat(ChatTemplate(tokenizer))
+    for said in ("[THINK]6 times 7[/THINK]It is 42.", "<|python_tag|>print(6 * 7)"):
+        talk = [asked("and today?"), {"role": "assistant", "content": said}]
+        assert chat.rows(talk)[0].ids == tokenizer.apply_chat_template(talk, return_dict=False)[:-1]
+        ids = chat.prompt([asked(said)]).ids
+        assert controls(chat, ids) == controls(chat, chat.prompt([asked("x")]).ids)
+    talk = [asked("and today?"), {"role": "assistant", "content": "so <|python_tag|> it is"}]
+    assert controls(chat, chat.rows(talk)[0].ids) == controls(chat, chat.rows([talk[0], ANSWER])[0].ids)

@@ -13,12 +13,16 @@ STEPS = ("do_resize", "size", "do_center_crop", "crop_size", "do_rescale", "resc
          "image_mean", "image_std", "resample")  # fmt: skip
 
 
-def of_processor(processor: Any) -> str:
-    """A hash over how a text, all special tokens and the whole vocabulary are numbered, or over an image's settings."""
+def of_processor(processor: Any, *, chat: bool = False) -> str:
+    """A hash over how a text, all special tokens and the whole vocabulary are numbered, or over an image's settings.
+
+    With `chat` the chat template counts as well.
+    """
     if hasattr(processor, "get_vocab"):
         vocabulary = sorted(processor.get_vocab().items())
         special = sorted(map(str, processor.all_special_tokens))
         state: Any = [processor(PROBE).input_ids, special, vocabulary]
+        state += [processor.chat_template] if chat else []
     else:
         own = processor.to_dict() if hasattr(processor, "to_dict") else {}
         state = {name: own.get(name) for name in STEPS}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from graftune.cli import options as o
 from graftune.errors import GraftuneError
+
+Effort = Literal["none", "quick", "normal", "thorough"]
 
 if TYPE_CHECKING:
     from graftune.inference.predictor import Predictor
@@ -45,7 +47,8 @@ def _predictor(adapter: str | None, recipe: Recipe, data: str | None = None) -> 
     from graftune.inference.predictor import Predictor
 
     _threads(recipe)
-    given = {key: getattr(recipe, key) for key in ("base", "task", "precision") if key in recipe.model_fields_set}
+    own = recipe.model_fields_set & {"base", "task", "precision", "quantize"}
+    given: dict[str, Any] = {key: getattr(recipe, key) for key in own}
     return Predictor.load(adapter, **given, options=recipe.sections, data=data)
 
 
@@ -110,7 +113,28 @@ def compare(
         str | None,
         typer.Option(help="Methods with commas between, also with options: lora,lora(rank=64).", metavar="A,B,C"),
     ] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds (default: 1).")] = None,
+    effort: Annotated[
+        Effort | None,
+        typer.Option(help="How much is spent on finding rates (default: normal; quick on sample data)."),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Reported seeds (default: 1 quick, 3 normal, 6 thorough).")
+    ] = None,
+    known: Annotated[
+        list[str] | None, typer.Option(help="A rate that is not searched for.", metavar="METHOD.lr=RATE")
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(help="What you can afford: stored=1MB, memory=2GB or ms=20.", metavar="KIND=SIZE"),
+    ] = None,
+    rows: Annotated[
+        str | None, typer.Option(help="Numbers of training rows for curves over them.", metavar="50,200,all")
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Column of groups, some of which are never trained on.", metavar="COLUMN")
+    ] = None,
+    test: Annotated[str | None, typer.Option(help="One more file to report on.", metavar="FILE")] = None,
+    workers: Annotated[str | None, typer.Option(help="Trials at a time, or ray (default: 1).", metavar="N|ray")] = None,
     out: o.Out = Path("runs/compare"),
     base: o.Base = None,
     task: o.Task = None,
@@ -129,11 +153,17 @@ def compare(
     settings: o.Settings = None,
     recipe: o.RecipeFile = None,
 ) -> None:
-    """Run several methods on one base and one data set; write a table and report.html. Started again, it continues."""
-    from graftune.comparison.candidates import split
+    """Compare methods at their best learning rates on your data; write a table and report.html.
+
+    Rates and stopping points are chosen on rows held out of the training data; --eval is only read for what is
+    reported. Started again, it continues.
+    """
+    from graftune.comparison.candidates import pairs, split
 
     names = None if methods is None else split(methods)
     flags = {
+        "effort": effort, "known": pairs("known", known), "limit": pairs("limit", limit), "group": group, "test": test,
+        "rows": None if rows is None else split(rows), "workers": workers,
         "methods": names, "seeds": seeds, "base": base, "task": task, "train": train, "eval": eval,
         "input": input, "target": target, "batch_size": batch_size, "max_steps": max_steps, "epochs": epochs,
         "lr": lr, "seed": seed, "precision": precision, "train_rows": train_rows, "eval_rows": eval_rows,

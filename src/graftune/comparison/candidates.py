@@ -103,6 +103,26 @@ def split(text: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
+def pairs(option: str, given: Sequence[str] | None) -> dict[str, str] | None:
+    """What is written NAME=VALUE; of a known rate, METHOD.lr=RATE, the name is the method. Raises GraftuneError."""
+    if given is None:
+        return None
+    found = {}
+    for one in given:
+        name, equals, value = one.rpartition("=")
+        if not equals or not name or (option == "known" and not name.endswith(".lr")):
+            raise GraftuneError(
+                f"--{option} cannot be read",
+                received=one,
+                expected="METHOD.lr=RATE, such as lora.lr=1e-3"
+                if option == "known"
+                else "KIND=SIZE, such as stored=1MB",
+                do="write it so",
+            )
+        found[name.removesuffix(".lr")] = value
+    return found
+
+
 def _options(given: str, text: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for part in split(text) if text.strip() else ():

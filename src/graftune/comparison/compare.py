@@ -13,9 +13,9 @@ from transformers import PreTrainedModel
 
 from graftune import files
 from graftune.comparison import folder, report, results, table, workers
+from graftune.comparison.assignment import Assignment
 from graftune.comparison.plan import Plan, Trial
 from graftune.comparison.settings import Settings, settings_of
-from graftune.comparison.trial import Assignment
 from graftune.comparison.workers import Run
 from graftune.errors import GraftuneError
 from graftune.methods.method import Method

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from graftune.comparison import trial
-from graftune.comparison.trial import Assignment, Tell
+from graftune.comparison.assignment import Assignment, Tell, quiet
 from graftune.errors import GraftuneError
 
 
@@ -47,7 +47,7 @@ class Cluster:
         if self._began:
             self._ray.shutdown()
 
-    def __call__(self, assignment: Assignment, tell: Tell = trial.quiet) -> dict[str, Any]:
+    def __call__(self, assignment: Assignment, tell: Tell = quiet) -> dict[str, Any]:
         """The line of a trial. That its worker was lost is the line's error."""
         tell("on the cluster", None)
         try:

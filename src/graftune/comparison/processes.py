@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, Self
 
 from graftune.comparison import trial
-from graftune.comparison.trial import Assignment, Tell, quiet
+from graftune.comparison.assignment import Assignment, Tell, quiet
 
 
 class Processes:

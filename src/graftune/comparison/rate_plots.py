@@ -7,7 +7,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from graftune.comparison import search
 from graftune.comparison.plots import FAMILIES, INK, SOFT, STYLE, family, svg_of
@@ -34,6 +34,9 @@ def rates(comparison: Comparison) -> list[dict[str, Any]]:
             figure = Figure(figsize=(3.1, 2.0), dpi=72, layout="constrained")
             axes = figure.add_subplot()
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(numticks=5))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:.0e}".replace("e-0", "e-")))
+            axes.xaxis.set_minor_formatter(NullFormatter())
             axes.yaxis.set_major_locator(MaxNLocator(4))
             colour = FAMILIES[family(methods[label])][1]
             axes.axvspan(min(good) / 1.2, max(good) * 1.2, color=colour, alpha=0.12, linewidth=0)

@@ -6,26 +6,48 @@ are drawn from the training rows by a trial's seed, the same way for every candi
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
 
-from graftune.datasets.rows import Table
+from graftune.datasets.rows import Row, Table
 from graftune.datasets.splits import split_off
+from graftune.errors import GraftuneError, unknown
 from graftune.tasks import registry
 from graftune.training.recipe import Recipe
-from graftune.training.tables import Tables, key_of, label_of, read_tables, sample
+from graftune.training.tables import Tables, key_of, label_of, read_eval, read_tables, sample
 
 SHARE: Final = 0.1  # of the training rows, to choose by
 LEAST: Final = 100  # rows to choose by
 MOST: Final = 1000
 FEW: Final = 500  # training rows below which every row is chosen by, in one of the folds
 FOLDS: Final = 5
+UNSEEN: Final = 0.2  # of the groups
 
 
 def chosen_by(count: int) -> int:
     """How many of that many training rows are held out to choose by, at a time."""
     return min(MOST, max(LEAST, round(SHARE * count))) if count >= FEW else round(count / FOLDS)
+
+
+def held_out(table: Table, column: str, seed: int) -> frozenset[str]:
+    """A fifth of the groups that a column names, at least one.
+
+    Raises GraftuneError for a column that is not there, and where there are fewer than two groups.
+    """
+    if column not in table.columns:
+        raise unknown("column of groups", column, table.columns)
+    names = sorted({row.columns.get(column, "") for row in table.rows})
+    if len(names) < 2:
+        raise GraftuneError(
+            "there are no groups to tell apart",
+            received=f"{len(names)} value{'s' * (len(names) != 1)} in the column {column!r}",
+            expected="two or more",
+            do="name a column with several values, such as the user, the source or the language",
+        )
+    return frozenset(random.Random(f"groups-{seed}").sample(names, max(1, round(UNSEEN * len(names)))))
 
 
 @dataclass(frozen=True)
@@ -34,11 +56,34 @@ class Splits:
 
     tables: Tables
     recipe: Recipe
+    unseen: frozenset[str] = frozenset()
+    """Groups that are never trained on."""
+    test: Table | None = None
 
     @classmethod
     def read(cls, recipe: Recipe) -> Splits:
         """The data of a recipe. Raises GraftuneError for bad data."""
-        return cls(read_tables(recipe.model_copy(update={"train_rows": None})), recipe)
+        tables = read_tables(recipe.model_copy(update={"train_rows": None}))
+        test = None
+        if recipe.compare.test is not None:
+            task = registry.make(recipe.task, **recipe.section(recipe.task))
+            test = read_eval(recipe.model_copy(update={"eval": recipe.compare.test}), tables.settle(task))
+        if recipe.compare.group is None:
+            return cls(tables, recipe, test=test)
+        unseen = held_out(tables.train, recipe.compare.group, recipe.seed)
+        kept = [row for row in tables.train.rows if row.columns.get(recipe.compare.group, "") not in unseen]
+        return cls(replace(tables, train=tables.train.keep(kept)), recipe, unseen, test)
+
+    def is_seen(self, row: Row) -> bool:
+        """Whether rows of this one's group are trained on."""
+        group = self.recipe.compare.group
+        return group is None or row.columns.get(group) in self.groups
+
+    @cached_property
+    def groups(self) -> frozenset[str]:
+        """The groups that are trained on."""
+        group = self.recipe.compare.group
+        return frozenset(row.columns.get(group, "") for row in self.tables.train.rows) if group else frozenset()
 
     def to_train(self, seed: int, rows: int | None = None) -> Table:
         """The rows that a trial with this seed may use, `rows` of them or the recipe's `train_rows`."""

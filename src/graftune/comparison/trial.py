@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import statistics
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 from graftune.checkpoint import native
 from graftune.comparison import results
-from graftune.comparison.candidates import Candidate
+from graftune.comparison.assignment import Assignment, Tell, quiet
 from graftune.comparison.energy import measured
 from graftune.comparison.forgetting import forgetting
 from graftune.comparison.measure import inference, peak_memory
-from graftune.comparison.plan import Trial
 from graftune.comparison.splits import Splits
 from graftune.datasets.rows import Table
 from graftune.errors import GraftuneError
@@ -31,62 +29,10 @@ from graftune.model.merge import is_exact
 from graftune.tasks.bound import Evaluation
 from graftune.tasks.writing import BoundWriting
 from graftune.training import distributed
-from graftune.training.budget import DEFAULT_EPOCHS
 from graftune.training.encoding import encode_table
-from graftune.training.loop import Report
 from graftune.training.prepare import Experiment, prepare, task_of
 from graftune.training.recipe import Recipe
 from graftune.training.trained import TrainedAdapter, evaluate, train_adapter, use_of
-
-#: Is told what a trial does, and how far its training is.
-Tell = Callable[[str, Report | None], None]
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """A trial and all that it needs; the adapter of a reported one is kept at `place`.
-
-    A `base` that is given as a model is taken as it is, and so is its head.
-    """
-
-    recipe: Recipe
-    candidate: Candidate
-    trial: Trial
-    place: Path
-    choosing: bool = True
-    base: PreTrainedModel | None = None
-    tokenizer: Any = None
-
-    @property
-    def own_recipe(self) -> Recipe:
-        """The recipe of this trial: its seed, its rates, its share of the budget."""
-        recipe, trial, name = self.candidate.recipe(self.recipe), self.trial, self.candidate.method.preset
-        section = dict(recipe.sections.get(name, {}))
-        if trial.rate is not None:
-            section["lr"] = trial.rate
-        if trial.head is not None:
-            section.setdefault("head_lr", trial.head)
-        changes: dict[str, Any] = {"seed": trial.seed, "sections": {**recipe.sections, name: section}}
-        if trial.share < 1 and recipe.max_steps is not None:
-            changes["max_steps"] = max(1, round(trial.share * recipe.max_steps))
-        elif trial.share < 1:
-            changes["epochs"] = trial.share * (recipe.epochs or DEFAULT_EPOCHS)
-        if self.choosing:
-            changes["keep_best"] = True
-        return recipe.model_copy(update=changes)
-
-    @property
-    def names(self) -> dict[str, Any]:
-        """What a line of results says of the trial itself."""
-        trial = self.trial
-        return {
-            **{"stage": trial.stage, "label": trial.label, "method": self.candidate.method.preset, "seed": trial.seed},
-            **{"rate": trial.rate, "head_rate": trial.head, "share": trial.share, "rows": trial.rows},
-        }
-
-
-def quiet(stage: str, report: Report | None = None) -> None:
-    """Nobody is told."""
 
 
 def run(given: Assignment, tell: Tell = quiet) -> dict[str, Any]:
@@ -153,6 +99,7 @@ def _reported(given: Assignment, tell: Tell) -> dict[str, Any]:
         tell("evaluating", None)
         with measured() as answering:
             evaluation = evaluate(trained, reporting, recipe)
+        others = _others(trained, reporting, recipe, splits, evaluation)
         tell("timing", None)
         own, plain = inference(trained, reporting)
         tell("what it changes elsewhere", None)
@@ -163,7 +110,7 @@ def _reported(given: Assignment, tell: Tell) -> dict[str, Any]:
     answers = max(1, len(evaluation.predictions))
     return {
         **_trained_line(trained, meter.energy, peak.bytes if method.trainable else None),
-        "metrics": evaluation.metrics,
+        "metrics": {**evaluation.metrics, **others},
         "bytes_stored": native.size(given.place),
         "inference_seconds_per_example": own,
         "base_inference_seconds_per_example": plain,
@@ -219,6 +166,30 @@ def score(metrics: Mapping[str, float], experiment: Experiment) -> float:
         return -metrics["loss"]
     name = experiment.task.task.metric
     return results.sign(name) * metrics[name]
+
+
+def _others(
+    trained: TrainedAdapter, experiment: Experiment, recipe: Recipe, splits: Splits, evaluation: Evaluation
+) -> dict[str, float]:
+    """The primary metric on groups that were trained on and on others, and the metrics on one more file."""
+    name, found = experiment.task.task.metric, dict[str, float]()
+    if splits.unseen:
+        if evaluation.sums is None:
+            raise GraftuneError(
+                f"{name} cannot be told apart by groups",
+                received=f"group={recipe.compare.group}",
+                expected="a task whose metric is made of figures of single rows",
+                do="leave --group out",
+            )
+        rows = {row.line: row for row in experiment.tables.eval.rows}
+        seen = [splits.is_seen(rows[one["line"]]) for one in evaluation.predictions]
+        for word, wanted in (("seen", True), ("unseen", False)):
+            if places := [place for place, one in enumerate(seen) if one is wanted]:
+                found[f"{name} {word}"] = evaluation.sums.metric(places)
+    if splits.test is not None:
+        testing = replace(experiment, tables=replace(experiment.tables, eval=splits.test))
+        found |= {f"test {metric}": value for metric, value in evaluate(trained, testing, recipe).metrics.items()}
+    return found
 
 
 def _figures(evaluation: Evaluation, experiment: Experiment) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedModel
 
 from graftune.comparison import trial
+from graftune.comparison.assignment import Assignment, Tell
 from graftune.comparison.processes import Processes
-from graftune.comparison.trial import Assignment, Tell
 from graftune.training import distributed
 from graftune.training.recipe import Recipe
 

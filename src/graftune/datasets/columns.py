@@ -140,8 +140,9 @@ class Columns:
         pair = pair_of(columns) if self.input is values.text and not self.joint else None
         if pair:
             return pair[0]
-        usual = _usual(self.inputs, columns) or list(columns)
-        if len(usual) > 1 and not _usual(self.inputs, columns):
+        known = _usual((*self.joint, *self.inputs), columns)
+        usual = known or list(columns)
+        if len(usual) > 1 and not known:
             raise GraftuneError(
                 "cannot guess which column holds the input",
                 received=f"columns {_listed(columns)}",

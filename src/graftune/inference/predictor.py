@@ -46,6 +46,7 @@ class Predictor:
         base: str | None = None,
         task: str | None = None,
         precision: str | None = None,
+        quantize: str | None = None,
         options: Mapping[str, Mapping[str, Any]] | None = None,
         data: str | Path | None = None,
     ) -> Predictor:
@@ -70,6 +71,7 @@ class Predictor:
         chosen = _task(use.get("task"), task, options or {}, trained=folder is not None)
         if data is not None and (folder is None or chosen.name != (use.get("task") or {}).get("task")):
             chosen = chosen.fit(read(data, columns=chosen.columns).rows)
+        use = {**use, **({} if quantize is None else {"quantize": quantize})}
         return cls._on(base, chosen, folder, use, precision)
 
     @classmethod
@@ -85,9 +87,9 @@ class Predictor:
         heads: tuple[str, ...] = ()
         if folder is not None:
             loaded = checkpoint.load(model, NAME, folder)
-            if use.get("processor") not in (None, of_processor(processor)):
+            if use.get("processor") not in (None, of_processor(processor, chat=task.chat)):
                 raise GraftuneError(
-                    "this adapter belongs to another tokenizer or image processor",
+                    "this adapter belongs to another tokenizer, chat template or image processor",
                     received=f"a {type(processor).__name__} in {base} that reads otherwise",
                     expected="the one that the adapter was trained with",
                     do="load the base with the files that it had then",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -15,9 +16,11 @@ from graftune.model import generation
 from graftune.model.head import Head
 from graftune.model.keeper import AdapterKeeper
 from graftune.model.layout import Arranged, restore
+from graftune.model.merge import unhooked
 from graftune.model.recompute import RecomputeWithoutDropout, checkpointed, refuse_reentrant
 from graftune.model.routing import InUse, Names
 from graftune.model.trainer_support import signed_by_base
+from graftune.parts import Rows
 
 
 class AdaptedModel(AdapterKeeper):
@@ -113,6 +116,27 @@ class AdaptedModel(AdapterKeeper):
                     module.training = True  # Trainer's NEFTune adds its noise only in training mode
         return self
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A model with a copy of the base and of each adapter, that shares nothing with this one."""
+        made = type(self)(unhooked(self.base), self.tokenizer, base_dropout=self.base_dropout)
+        for name in self.adapters:
+            adapter = self.adapter(name)
+            for part in adapter.parts.values():
+                if isinstance(part, Rows):
+                    part.generated = None  # of the last call; the next one makes them again
+            made.attach(name, copy.deepcopy(adapter, memo))
+        made._in_use = copy.copy(self._in_use)
+        made.train(self.training)
+        return made
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise GraftuneError(
+            "an adapted model cannot be pickled",
+            received="pickle or torch.save of the model",
+            expected="its adapters, each as a folder",
+            do="save what was trained: model.save(name, folder), and load it beside the base",
+        )
+
     @contextmanager
     def _routed(
         self, adapters: Names | InUse, inputs: dict[str, Any]
@@ -130,6 +154,8 @@ class AdaptedModel(AdapterKeeper):
             main = main[0]
         names = self._in_use if isinstance(adapters, InUse) else adapters
         self._routing.set(names, main.shape[0], list(self.adapters))
+        again = self.training and torch.is_grad_enabled()
+        self._routing.runs_again = again and any(layer.training for layer in checkpointed(self.base))
         for name in self._routing.active:
             self.adapter(name).refresh()
         with self._routing.run(), self._inputs.placed(inputs) as placed:

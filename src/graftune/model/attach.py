@@ -66,7 +66,7 @@ class Graft:
         return self.copies[name].to(original.dtype) if original is not None and name in self.copies else original
 
     def active(self) -> bool:
-        return self.name in self.routing.active
+        return self.name in self.routing.in_force
 
     def on_rows(self, change: Callable[..., Tensor], target: Tensor, *others: Tensor | None) -> Tensor:
         """``target`` with the adapter's rows changed: change(target rows, other rows …)."""

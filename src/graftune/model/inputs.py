@@ -125,7 +125,7 @@ class Inputs:
                     f"row {row} holds no virtual tokens, and its adapter's do not stand in front",
                     received=f"ids below {rows} for adapter {name!r}",
                     expected=f"the template {self.adapter(name).method.template!r}, virtual token j as id {rows} + j",
-                    do="encode the text with the adapter's template (graftune.tasks.Template)",
+                    do="encode the text with the adapter's template (graftune.templates.Template)",
                 )
         tensors = {k: v for k, v in inputs.items() if isinstance(v, Tensor) and (not self.paired or k in ENCODED)}
         arranged = arrange(tensors, counts, rows, place=self._place, padding=padding_of(self.base))

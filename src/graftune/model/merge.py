@@ -24,6 +24,16 @@ def is_exact(adapter: Adapter) -> bool:
     return all(isinstance(part, EXACT) for part in adapter.parts.values())
 
 
+def unhooked(base: PreTrainedModel) -> PreTrainedModel:
+    """A copy of the base without hooks, which belong to the base they were registered on."""
+    clone = copy.deepcopy(base)
+    for module in clone.modules():
+        module._forward_hooks.clear()
+        module._forward_pre_hooks.clear()
+    attention.release(clone)
+    return clone
+
+
 def merged(base: PreTrainedModel, anatomy: Anatomy, adapter: Adapter) -> PreTrainedModel:
     """A plain Transformers model that computes what base and adapter compute together.
 
@@ -41,12 +51,7 @@ def merged(base: PreTrainedModel, anatomy: Anatomy, adapter: Adapter) -> PreTrai
             )
         for name, parameter in anatomy.modules[adapter.sites[key].path].named_parameters(recurse=False):
             refuse_quantized("merging", f"{adapter.sites[key].path}.{name}", parameter)
-    clone = copy.deepcopy(base)
-    for module in clone.modules():  # hooks belong to the base they were registered on
-        module._forward_hooks.clear()
-        module._forward_pre_hooks.clear()
-    attention.release(clone)
-    clone.eval()
+    clone = unhooked(base).eval()
     tied = ties(clone)
     modules = dict(clone.named_modules())
     with torch.no_grad():

@@ -45,7 +45,7 @@ class Prefixes:
         def extend(
             module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
         ) -> tuple[Tensor, Tensor, Tensor | None]:
-            active = [name for name in self.routing.active if name in parts]
+            active = [name for name in self.routing.in_force if name in parts]
             if not active:
                 return key, value, mask
             rows = {name: parts[name]() for name in active}

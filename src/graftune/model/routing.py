@@ -24,14 +24,14 @@ class Routing:
     """Rows of the current batch by adapter name.
 
     Set by each forward or generate call and kept until the next one, so that a layer recomputed under
-    gradient checkpointing sees the same rows. Beams and returned sequences multiply the batch; the rows
+    gradient checkpointing (`runs_again`) sees the same rows. Beams and returned sequences multiply the batch; the rows
     are then repeated the way ``generate`` repeats them.
     """
 
     def __init__(self) -> None:
         self.names: tuple[str | None, ...] = ()
-        #: Whether a call of the adapted model is under way.
-        self.running = False
+        #: Whether a call of the adapted model is under way, and whether layers of the last one may run again.
+        self.running, self.runs_again = False, False
         self._rows: dict[tuple[str, int], Tensor] = {}
 
     def set(self, adapters: Names, batch: int, known: Sequence[str]) -> None:
@@ -76,6 +76,11 @@ class Routing:
     def active(self) -> tuple[str, ...]:
         """The adapters in use, in order of their first row."""
         return tuple(dict.fromkeys(name for name in self.names if name is not None))
+
+    @property
+    def in_force(self) -> tuple[str, ...]:
+        """The adapters in use, where the base runs for the adapted model: not where somebody calls a part of it."""
+        return self.active if self.running or self.runs_again else ()
 
     def covers_all(self, name: str) -> bool:
         """Whether every row uses this adapter."""

@@ -24,6 +24,7 @@ DELEGATED = frozenset(
     {
         "activation_checkpointing_disable",
         "activation_checkpointing_enable",
+        "can_generate",
         "dtype",
         "generation_config",
         "get_input_embeddings",
@@ -124,7 +125,8 @@ class TrainerSupport(nn.Module):
         if self._caches:
             inputs.setdefault("use_cache", False)
         with self.head.skipped() as read:
-            output = self(adapters=adapters, **inputs)
+            # Not by calling self: trainers put an autocast around that, which must not be entered within itself.
+            output = type(self).forward(self, adapters=adapters, **inputs)
         output["last_hidden_state"] = self._inputs.layout.given(read[0])
         return output
 

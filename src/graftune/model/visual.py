@@ -97,7 +97,7 @@ class VisualPrompts:
         batch, width = states.shape[0], states.shape[-1]
         rows = self.carried[index] if index else states.new_zeros(batch, self.columns, width)
         path = self.anatomy.layers[index].path
-        for name in self.routing.active:
+        for name in self.routing.in_force:
             part = self.parts.get(name, {}).get(path)
             if part is None:
                 continue

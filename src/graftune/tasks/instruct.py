@@ -14,32 +14,18 @@ from graftune.errors import unknown
 from graftune.tasks import metrics
 from graftune.tasks.batches import IGNORED
 from graftune.tasks.bound import Batch, BoundTask
+from graftune.tasks.conversations import examples, is_context, last_question
 from graftune.tasks.features import Features, PromptEncoder, TooLong
 from graftune.tasks.writing import EXAMPLES_END, BoundWriting, WritingTask
 from graftune.templates.chat import Chat
 from graftune.templates.chat_template import ChatTemplate
-from graftune.templates.messages import Message, answers, question, source_text, text_of
+from graftune.templates.messages import Message, answers, source_text, text_of
 from graftune.templates.template import Encoded, NoRoom
 
 LOOKED_AT = 1000  # rows that show whether there is a context
 CONTEXTS = ("input", "context")
 TOOLS = "tools"
 CONVERSATIONS = ("messages", "conversations", "conversation")
-
-
-def examples(given: Any, wanted: Any) -> list[tuple[Any, Any]]:
-    """An instruction and its answer, or a conversation up to its last answer, and that answer.
-
-    Both may be texts or messages; a conversation in one column is given and wanted.
-    """
-    asked = ({"role": "user", "content": given},) if isinstance(given, str) else tuple(given)
-    if wanted is None:
-        return [(asked, None)]
-    if isinstance(wanted, str):
-        return [(asked, {"role": "assistant", "content": wanted})]
-    whole = asked if wanted == given else (*asked, *wanted)
-    places = answers(whole)
-    return [(whole[: places[-1]], whole[places[-1]]) if places else (whole, None)]
 
 
 @dataclass(frozen=True)
@@ -61,9 +47,10 @@ class Instruct(WritingTask):
 
     name: ClassVar[str] = "instruct"
     metric: ClassVar[str] = "rougeL"
+    chat: ClassVar[bool] = True
     columns: ClassVar[Columns] = Columns(
         ("instruction", "prompt", "question", "query", "input"),
-        ("output", "response", "answer", "completion", "target"),
+        ("output", "response", "answer", "completion", "target", "chosen"),
         input=values.asked,
         target=values.answered,
         joint=dict.fromkeys(CONVERSATIONS, values.conversation),
@@ -89,7 +76,7 @@ class Instruct(WritingTask):
             if columns and self.context not in columns:
                 raise unknown("column", self.context, columns)
             return self
-        found = (name for name in CONTEXTS if name in columns and any(_is_context(row, name) for row in sample))
+        found = (name for name in CONTEXTS if name in columns and any(is_context(row, name) for row in sample))
         return replace(self, context=next(found, ""))
 
     @property
@@ -112,18 +99,6 @@ class Instruct(WritingTask):
         if self.context and (more := row.columns.get(self.context, "")).strip():
             messages[-1] = {**messages[-1], "content": f"{text_of(messages[-1])}\n\n{more}"}
         return [{"role": "system", "content": self.system}, *messages] if self.system else messages
-
-
-def last_question(messages: Sequence[Message]) -> str:
-    """The text of the user's last message."""
-    place = question(messages)
-    return "" if place is None else text_of(messages[place])
-
-
-def _is_context(row: Row, name: str) -> bool:
-    """Whether a column has text that is not the instruction itself."""
-    text = row.columns.get(name, "").strip()
-    return bool(text) and text != last_question(row.input).strip()
 
 
 class BoundInstruct(BoundWriting):

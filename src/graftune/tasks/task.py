@@ -33,6 +33,8 @@ class Task(ABC):
     """What is read of each record."""
     new_head: ClassVar[bool] = True
     """Whether a base gets a head for it that every method trains; else it answers in words."""
+    chat: ClassVar[bool] = False
+    """Whether the tokenizer's chat template is what inputs are written in."""
     processor: ClassVar[str] = "AutoTokenizer"
     """The Transformers Auto class of what turns inputs into numbers."""
 

@@ -16,7 +16,8 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from graftune.datasets.values import InvalidValue
 from graftune.errors import GraftuneError
 from graftune.templates.chat_form import OTHER, PROBE, Form
-from graftune.templates.control import ControlTokens, unreadable
+from graftune.templates.control import ControlTokens
+from graftune.templates.control_tokens import unreadable
 from graftune.templates.messages import Message, question, role_of, text_of
 from graftune.templates.template import special_tokens
 
@@ -65,7 +66,7 @@ class Rendering:
     @cached_property
     def control(self) -> ControlTokens:
         """The control tokens that texts may spell."""
-        return ControlTokens(self.tokenizer, self.source)
+        return ControlTokens(self.tokenizer, self.source, self._framing)
 
     @cached_property
     def opening(self) -> list[int]:
@@ -75,7 +76,7 @@ class Rendering:
     @cached_property
     def form(self) -> Form:
         """How the template takes messages."""
-        return Form(self._apply, self.control.lexed)
+        return Form(self._apply, self.control.chosen.lexed)
 
     def render(self, messages: Sequence[Message], *, ask: bool = False, frame: Frame | None = None) -> str:
         """The conversation as text; `ask` adds what the assistant's answer begins with.
@@ -137,6 +138,16 @@ class Rendering:
     @cached_property
     def _tools(self) -> Any:
         return self.control.mark(self.tools)
+
+    def _framing(self) -> str:
+        """A plain conversation as the template writes it; nothing where it refuses all that are tried."""
+        talk = [{"role": role, "content": OTHER} for role in ("user", "assistant", "user", "assistant")]
+        for messages in ([{"role": "system", "content": OTHER}, *talk], talk):
+            try:
+                return self._apply(messages, ask=False) + self._apply(messages[:-1], ask=True)
+            except InvalidValue:
+                continue
+        return ""
 
     def _apply(self, messages: Sequence[Message], ask: bool) -> str:
         try:

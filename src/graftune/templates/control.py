@@ -11,14 +11,12 @@ nothing apart changes nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import jinja2
-
-from graftune.errors import GraftuneError
+from graftune.templates.control_tokens import ChosenTokens, any_of
 from graftune.templates.template import tokens
 
 # Letters of Linear A, which nobody writes: `strip` and `repr` leave them as they are. A text that does have one is
@@ -31,56 +29,34 @@ _TAG = re.compile(r"</?[\w-]+>")
 
 @dataclass(frozen=True, eq=False)
 class ControlTokens:
-    """The control tokens of a tokenizer under a chat template.
-
-    They are its special tokens, and the added tokens that the template itself writes (DeepSeek's `<｜User｜>` is not
-    called special), but no white space, and of the latter no plain words.
-    """
+    """The control tokens of a tokenizer under a chat template, in texts."""
 
     tokenizer: Any
     source: str
+    framing: Callable[[], str] = str
+    """Gives what the template makes of a plain conversation: the tokens around its turns."""
 
     @cached_property
-    def lexed(self) -> list[tuple[int, str, str]]:
-        """The template's tokens: line, kind and text. Raises GraftuneError for one that is no Jinja."""
-        try:
-            return list(jinja2.Environment().lex(self.source))
-        except jinja2.TemplateSyntaxError as error:
-            raise unreadable(error) from error
+    def chosen(self) -> ChosenTokens:
+        """Which tokens these are."""
+        return ChosenTokens(self.tokenizer, self.source, self.framing)
 
-    @cached_property
-    def _tokens(self) -> dict[str, Any]:
-        written = "\0".join(text for _, kind, text in self.lexed if kind in ("data", "string"))
-        added = {token.content: token for token in self.tokenizer.added_tokens_decoder.values()}
-        return {
-            text: token
-            for text, token in added.items()
-            if len(text) > 1 and not text.isspace() and (token.special or (text in written and not text.isalnum()))
-        }
+    @property
+    def _tokens(self) -> Mapping[str, Any]:
+        return self.chosen.all
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
         """Any control token, the longer before the shorter."""
-        return _any(self._tokens)
+        return any_of(self._tokens)
 
     @cached_property
     def _text(self) -> re.Pattern[str]:
-        return _any([*self._tokens, OPEN, CLOSE, VIRTUAL, GUARD])
-
-    @cached_property
-    def _pairs(self) -> set[str]:
-        """Pairs like `<think>` and `</think>` that are not called special: the assistant itself writes them."""
-        added = {token.content for token in self.tokenizer.added_tokens_decoder.values()}
-
-        def in_pair(text: str) -> bool:
-            bracket, name = text[0], text[1:].removeprefix("/")
-            return {bracket + name, f"{bracket}/{name}"} <= added
-
-        return {text for text, token in self._tokens.items() if not token.special and in_pair(text)}
+        return any_of([*self._tokens, OPEN, CLOSE, VIRTUAL, GUARD])
 
     @cached_property
     def _assistants_text(self) -> re.Pattern[str]:
-        return _any([*self._tokens.keys() - self._pairs, OPEN, CLOSE, VIRTUAL, GUARD])
+        return any_of([*self._tokens.keys() - self.chosen.own, OPEN, CLOSE, VIRTUAL, GUARD])
 
     @cached_property
     def _signs(self) -> tuple[re.Pattern[str], re.Pattern[str]]:
@@ -88,10 +64,10 @@ class ControlTokens:
 
         Tags that the template itself looks for, and in the assistant's text those that it writes, stay whole.
         """
-        strings = {text[1:-1] for _, kind, text in self.lexed if kind == "string"}
+        strings = {text[1:-1] for _, kind, text in self.chosen.lexed if kind == "string"}
         tags = {text for text in strings if _TAG.fullmatch(text)} - self._tokens.keys()
-        signs = _any({letter for text in self._tokens for letter in text if not letter.isalnum()}).pattern
-        others, assistants = (f"(?P<tag>{_any(whole).pattern})|{signs}" for whole in (tags, tags | self._pairs))
+        signs = any_of({letter for text in self._tokens for letter in text if not letter.isalnum()}).pattern
+        others, assistants = (f"(?P<tag>{any_of(whole).pattern})|{signs}" for whole in (tags, tags | self.chosen.own))
         return re.compile(others), re.compile(assistants)
 
     @cached_property
@@ -106,6 +82,8 @@ class ControlTokens:
         if isinstance(value, str) and guard and not any(mark in value for mark in (OPEN, CLOSE, VIRTUAL, GUARD)):
             return self._signs[assistant].sub(lambda match: match.group() + GUARD * (match["tag"] is None), value)
         if isinstance(value, str):
+            if assistant and (opening := self.chosen.opening.match(value)):
+                return opening.group() + self.mark(value[opening.end() :], assistant=True)
             pattern = self._assistants_text if assistant else self._text
             return pattern.sub(lambda match: OPEN + match.group() + CLOSE, value)
         if isinstance(value, Mapping):
@@ -119,15 +97,15 @@ class ControlTokens:
         if GUARD not in text:
             return text
         plain = _GUARDS.sub("", text)
-        return plain if self._written(plain) == self._written(text) else text
+        return plain if self._controls(plain) == self._controls(text) else text
 
-    def _written(self, text: str) -> list[str]:
+    def _controls(self, text: str) -> list[str]:
         return [match["control"] for match in self._pieces.finditer(text) if match["control"]]
 
     def last(self, text: str) -> re.Match[str] | None:
         """The last control token that is the template's alone to write."""
         written = [match for match in self._pieces.finditer(text) if match["control"]]
-        return next((match for match in reversed(written) if match["control"] not in self._pairs), None)
+        return next((match for match in reversed(written) if match["control"] not in self.chosen.own), None)
 
     def encode(self, text: str, first_virtual_id: int = 0, *, continued: bool = False) -> list[int]:
         """The ids of a marked text; `continued` says that other text stands before it.
@@ -220,21 +198,7 @@ class ControlTokens:
         return self._alone(text, **options)
 
 
-def unreadable(error: jinja2.TemplateSyntaxError) -> GraftuneError:
-    """The error for a template that is no Jinja."""
-    return GraftuneError(
-        "the chat template cannot be read",
-        received=f"line {error.lineno}: {error.message}",
-        expected="a Jinja template",
-        do="correct the tokenizer's chat template",
-    )
-
-
 def common(some: Sequence[object], others: Sequence[object]) -> int:
     """How many letters or ids both begin with."""
     pairs = zip(some, others, strict=False)
     return next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(some), len(others)))
-
-
-def _any(texts: Any) -> re.Pattern[str]:
-    return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or "(?!)")

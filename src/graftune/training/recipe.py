@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from graftune.errors import GraftuneError, unknown
+from graftune.files import read_yaml
 from graftune.training.sections import (
     TRAINING_KEYS,
+    Compare,
     bad_value,
     check_method,
     checked_sections,
@@ -21,18 +23,6 @@ from graftune.training.sections import (
 
 if TYPE_CHECKING:
     from graftune.methods.method import Method
-
-
-class Compare(BaseModel):
-    """How a comparison is made."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    effort: Literal["none", "quick", "normal", "thorough"] | None = None
-    known: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    limit: dict[str, str] = Field(default_factory=dict)
-    rows: list[int | Literal["all"]] = Field(default_factory=list)
-    workers: int | Literal["ray"] | None = None
 
 
 class Recipe(BaseModel):
@@ -138,7 +128,7 @@ def load(path: str | None, flags: dict[str, Any], settings: tuple[str, ...] = ()
     sections: dict[str, dict[str, Any]] = {}
     names = section_names()
     given = {key: value for key, value in flags.items() if value is not None}
-    for source in ({} if path is None else _read(Path(path)), given):
+    for source in ({} if path is None else read_yaml(Path(path)), given):
         if "epochs" in source or "max_steps" in source:  # a flag replaces the file's length, however it is written
             data = {key: value for key, value in data.items() if key not in ("epochs", "max_steps")}
         for key, value in source.items():
@@ -184,33 +174,6 @@ def given(base: str, recipe: Recipe | None, options: dict[str, Any]) -> Recipe:
             do="change the recipe: recipe.model_copy(update={…})",
         )
     return recipe
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise GraftuneError(
-            f"cannot read the recipe {path}",
-            received=error.strerror,
-            expected="a YAML file",
-            do="check the path",
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise GraftuneError(
-            f"{path} is not YAML",
-            received=" ".join(str(error).split()),
-            expected="key: value lines",
-            do="correct the file",
-        ) from error
-    if not isinstance(data, dict):
-        raise GraftuneError(
-            f"{path} holds no recipe",
-            received=type(data).__name__,
-            expected="key: value lines",
-            do="give a file such as the recipe.yaml of a run",
-        )
-    return data
 
 
 def _apply(setting: str, data: dict[str, Any], sections: dict[str, dict[str, Any]], names: set[str]) -> None:

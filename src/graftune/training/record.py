@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +21,8 @@ from graftune.training.state import Progress
 from graftune.training.trained import TrainedAdapter
 
 RECORD = "run.json"
+DATA = "data.json"  # fingerprints of what a run is made from, there from its beginning
+WORDS = {"train": "rows to train on", "eval": "rows to evaluate on", "base": "weights of the base"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,25 @@ def check_folder(out: Path, text: str, resume: bool) -> None:
                 expected="a new folder",
                 do="continue it with --resume, or choose another --out",
             )
+
+
+def begin_record(out: Path, resolved: str, data: Mapping[str, str]) -> None:
+    """Write the recipe of a run that begins, and the fingerprints of what it is made from."""
+    files.write_text(out / "recipe.yaml", resolved)
+    files.write_json(out / DATA, dict(data))
+
+
+def check_same(out: Path, data: Mapping[str, str]) -> None:
+    """Raise GraftuneError where the run in ``out`` was begun on other rows or another base, by their fingerprints."""
+    file = out / DATA
+    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if changed := [WORDS[name] for name in data if before.get(name, data[name]) != data[name]]:
+        raise GraftuneError(
+            f"what the run in {out} was begun with has changed",
+            received=f"other {' and other '.join(changed)}",
+            expected="the same files, to go on with it",
+            do="give the files as they were, or begin anew with another --out",
+        )
 
 
 def read_record(out: Path) -> Run:

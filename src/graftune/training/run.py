@@ -7,15 +7,14 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from graftune import files
-from graftune.checkpoint import native
+from graftune.checkpoint import fingerprint, native
 from graftune.methods.method import Method
 from graftune.training import distributed, state, trackers
 from graftune.training import recipe as recipes
 from graftune.training.loop import Watch
 from graftune.training.prepare import Experiment, prepare, task_of
 from graftune.training.recipe import Recipe
-from graftune.training.record import RECORD, Run, check_folder, read_record, write_record
+from graftune.training.record import RECORD, Run, begin_record, check_folder, check_same, read_record, write_record
 from graftune.training.tables import announce, read_tables
 from graftune.training.trained import Say, TrainedAdapter, evaluate, ignore, train_adapter, use_of
 
@@ -52,15 +51,19 @@ def train(
     check_folder(out, resolved, resume)
     trackers.check(recipe.trackers)
     finished = resume and (out / RECORD).exists()
-    distributed.agree(
-        "options, data and folder", (resolved, tables.train.fingerprint, tables.eval.fingerprint, finished)
-    )
+    data = {"train": tables.train.fingerprint, "eval": tables.eval.fingerprint}
+    distributed.agree("options, data and folder", (resolved, data, finished))
+    if resume:
+        check_same(out, data)
     if finished:
         say(f"{out} holds a finished run; nothing is left to do")
         return read_record(out)
     if resume and not state.any_in(out):
         say(f"{out} has no checkpoint yet: starting from the first step")
     experiment = prepare(recipe, task, tables, None if isinstance(base, str) else base, tokenizer)
+    data["base"] = fingerprint.of_base(experiment.base)
+    if resume:
+        check_same(out, data)
     shown = recipe.trackers if distributed.first() else []
     with trackers.tracked(watch, shown, out, recipe.model_dump()) as watching:
         trained = train_adapter(
@@ -71,7 +74,7 @@ def train(
             say=say,
             folder=out,
             resume=resume,
-            begin=lambda: files.write_text(out / "recipe.yaml", resolved) if distributed.first() else None,
+            begin=lambda: begin_record(out, resolved, data) if distributed.first() else None,
         )
     try:
         if trained.truncated:

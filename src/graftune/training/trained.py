@@ -189,7 +189,7 @@ def use_of(trained: TrainedAdapter, experiment: Experiment, recipe: Recipe) -> d
     """What it takes to use the adapter later as the run did."""
     return {
         "base": recipe.base,
-        "processor": of_processor(experiment.task.processor),
+        "processor": of_processor(experiment.task.processor, chat=trained.task.task.chat),
         "task": registry.state_of(trained.task.task),
         "template": trained.encoder.template.text,
         "max_length": recipe.max_length,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ def label(value: Any, folder: Path) -> str:
     """The text of one class without the space around it.
 
     A whole number is written whole (1, 1.0, "1" and "1.0" are one class), and true, True, "true" and "True" are "true".
+    Letters with accents are one sign each (NFC), however they were typed.
     """
     if isinstance(value, bool):
         return str(value).lower()
@@ -24,7 +26,7 @@ def label(value: Any, folder: Path) -> str:
             raise InvalidValue(f"is {value}, not a class")
         if value.is_integer() and abs(value) <= LARGEST_EXACT:
             value = int(value)
-    written = text(value, folder).strip()
+    written = unicodedata.normalize("NFC", text(value, folder)).strip()
     if written.lower() in ("true", "false"):
         return written.lower()
     if whole := _WHOLE.fullmatch(written):

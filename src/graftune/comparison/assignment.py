@@ -1,0 +1,68 @@
+"""An assignment: a trial and all that it needs, to be run in any process, on any machine that sees the files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from graftune.comparison.candidates import Candidate
+from graftune.comparison.plan import Trial
+from graftune.training.budget import DEFAULT_EPOCHS
+from graftune.training.loop import Report
+from graftune.training.recipe import Recipe
+
+LEAST = 40  # steps of a short run: fewer tell rates apart by luck
+
+#: Is told what a trial does, and how far its training is.
+Tell = Callable[[str, Report | None], None]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A trial and all that it needs; the adapter of a reported one is kept at `place`.
+
+    A `base` that is given as a model is taken as it is, and so is its head.
+    """
+
+    recipe: Recipe
+    candidate: Candidate
+    trial: Trial
+    place: Path
+    choosing: bool = True
+    base: PreTrainedModel | None = None
+    tokenizer: Any = None
+
+    @property
+    def own_recipe(self) -> Recipe:
+        """The recipe of this trial: its seed, its rates, its share of the budget."""
+        recipe, trial, name = self.candidate.recipe(self.recipe), self.trial, self.candidate.method.preset
+        section = dict(recipe.sections.get(name, {}))
+        if trial.rate is not None:
+            section["lr"] = trial.rate
+        if trial.head is not None:
+            section.setdefault("head_lr", trial.head)
+        changes: dict[str, Any] = {"seed": trial.seed, "sections": {**recipe.sections, name: section}}
+        if trial.share < 1 and recipe.max_steps is not None:
+            changes["max_steps"] = min(recipe.max_steps, max(LEAST, round(trial.share * recipe.max_steps)))
+        elif trial.share < 1:
+            changes["epochs"] = trial.share * (recipe.epochs or DEFAULT_EPOCHS)
+        if self.choosing:
+            changes["keep_best"] = True
+        return recipe.model_copy(update=changes)
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """What a line of results says of the trial itself."""
+        trial = self.trial
+        return {
+            **{"stage": trial.stage, "label": trial.label, "method": self.candidate.method.preset, "seed": trial.seed},
+            **{"rate": trial.rate, "head_rate": trial.head, "share": trial.share, "rows": trial.rows},
+        }
+
+
+def quiet(stage: str, report: Report | None = None) -> None:
+    """Nobody is told."""
