@@ -175,10 +175,6 @@ def test_some_groups_are_never_trained_on(toys, tmp_path, undrawn):
     out, recipe = tmp_path / "out", splits.recipe.model_dump(exclude={"sections", "compare"}, exclude_none=True)
     keys = ("train", "eval", "task", "max_steps", "batch_size", "input", "target")
     recipe = {key: recipe[key] for key in keys if key in recipe}
-        key: recipe[key]
-        for key in ("train", "eval", "task", "max_steps", "batch_size", "input", "target")
-        if key in recipe
-    }
     compare(toys.bert, ["lora"], out=out, effort="none", workers=0, group="user", **recipe)
     (run,) = load(out).reported
     parts = run.metrics["accuracy seen"], run.metrics["accuracy unseen"]
