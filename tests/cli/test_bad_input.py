@@ -379,7 +379,9 @@ def test_no_space_left_for_the_adapter(toys, graftune, tmp_path, monkeypatch):
 
     monkeypatch.setattr(run.native, "save", save)
     refused(graftune("train", "--out", tmp_path / "out", *flags(toys)), "no space left")
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["checkpoints", "log.jsonl", "recipe.yaml"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        *("checkpoints", "data.json", "log.jsonl", "recipe.yaml")
+    ]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")

@@ -42,11 +42,18 @@ def place(tmp_path_factory):
     for name, count in (("train", 24), ("dev", 8)):
         rows = [f"{'good' if n % 2 else 'bad'} {n},{'pos' if n % 2 else 'neg'}" for n in range(count)]
         (folder / f"{name}.csv").write_text("\n".join(["text,label", *rows]))
-    tags = [{"tokens": ["Anna", "sails"], "tags": ["B-PER", "O"]}, {"tokens": ["so", "Bo"], "tags": ["O", "B-PER"]}]
+    tags = [
+        row
+        for n in range(6)
+        for row in (
+            {"tokens": ["Anna", f"sails {n}"], "tags": ["B-PER", "O"]},
+            {"tokens": [f"so {n}", "Bo"], "tags": ["O", "B-PER"]},
+        )
+    ]
     for name in ("ner", "ner-dev"):
-        write(folder / f"{name}.jsonl", tags * 4)
+        write(folder / f"{name}.jsonl", tags)
     for split in ("train", "val"):
-        for number in range(4):
+        for number in range(6):
             _cell(folder / "voc" / split, number)
     save_base(folder / "my-model", "llama", 1024)
     save_base(folder / "encoder", "bert")
@@ -58,7 +65,7 @@ def place(tmp_path_factory):
 
 def _cell(folder: Path, number: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (32, 32), (60 * number, 0, 0)).save(folder / f"{number}.png")
+    Image.new("RGB", (32, 32), (40 * number, 0, 0)).save(folder / f"{number}.png")
     box = "<bndbox><xmin>4</xmin><ymin>5</ymin><xmax>20</xmax><ymax>25</ymax></bndbox>"
     (folder / f"{number}.xml").write_text(f"<annotation><object><name>cell</name>{box}</object></annotation>")
 
@@ -73,9 +80,22 @@ def test_both_readmes_have_the_same_commands():
 
 @pytest.mark.parametrize("words", COMMANDS, ids=[f"{n}-{words[1]}" for n, words in enumerate(COMMANDS)])
 def test_commands(words, place, graftune, monkeypatch):
-    """In their order, in one folder: some need what others have made. `--resume` goes on with what is finished."""
+    """In their order, in one folder: some need what others have made. `--resume` goes on with what is finished.
+
+    Comparisons do not search here, which takes minutes; `test_comparisons_as_they_stand` does.
+    """
+    runs(words, place, graftune, monkeypatch, *(["--effort", "none", "--workers", "0"] * (words[1] == "compare")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words[1] == "compare"], ids=" ".join)
+def test_comparisons_as_they_stand(words, place, graftune, monkeypatch):
+    runs(words, place, graftune, monkeypatch)
+
+
+def runs(words, place, graftune, monkeypatch, *more):
     monkeypatch.chdir(place)
-    done = graftune(*words[1:])
+    done = graftune(*words[1:], *more)
     assert done.code == 0, done.err
     if "--out" in words:
         out = Path(words[words.index("--out") + 1])

@@ -19,7 +19,7 @@ def test_the_folder_says_what_was_done(toys, tmp_path):
     run = toys.train(tmp_path, "prefix", checkpoint_every=3, drawn=True)
     names = {file.name for file in tmp_path.iterdir()}
     assert names == {
-        *("adapter", "curve.svg", "log.jsonl"),  # and no checkpoint any more
+        *("adapter", "curve.svg", "data.json", "log.jsonl"),  # and no checkpoint any more
         *("predictions.jsonl", "recipe.yaml", "run.json"),
     }
     record = json.loads((tmp_path / "run.json").read_text())

@@ -352,7 +352,15 @@ def test_detr_learns_from_images_of_several_shapes(tmp_path, method):
     Image.new("RGB", (48, 32), (40, 0, 0)).save(tmp_path / "wide.png")
     rows.append({"image": "wide.png", "objects": [{"label": "cell", "box": [0, 0, 20, 20]}]})
     file = write(tmp_path / "d.jsonl", rows)
-    options = {"batch_size": 4, "max_steps": 12, "lr": 5e-3, "warmup": 0.0, "train": file, "eval": file}
+    options = {
+        "batch_size": 4,
+        "max_steps": 12,
+        "lr": 5e-3,
+        "head_lr": 5e-3,
+        "warmup": 0.0,
+        "train": file,
+        "eval": file,
+    }
     run = train(detr(tmp_path), small(method), out=tmp_path / "run", task="detect", **options)
     losses = [point["loss"] for point in run.progress.curve]
     assert min(losses[6:]) < losses[0]

@@ -146,6 +146,8 @@ def settings_of(recipe: Recipe, methods: Sequence[Method | str] | None, seeds: i
         chosen = [*chosen, *candidates([PROBE], recipe)]
     count = seeds or recipe.seeds or SEEDS[name]
     splits = Splits.read(recipe)
+    if effort.points and any(one.method.trainable for one in chosen):
+        splits.check()
     data = {"train": splits.tables.train.fingerprint, "evaluate": splits.tables.eval.fingerprint}
     return Settings(recipe, chosen, [recipe.seed + k for k in range(count)], effort, splits, data)
 

@@ -7,12 +7,12 @@ are drawn from the training rows by a trial's seed, the same way for every candi
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
-from graftune.datasets.rows import Row, Table
+from graftune.datasets.rows import Row, Table, content
 from graftune.datasets.splits import split_off
 from graftune.errors import GraftuneError, unknown
 from graftune.tasks import registry
@@ -74,6 +74,24 @@ class Splits:
         kept = [row for row in tables.train.rows if row.columns.get(recipe.compare.group, "") not in unseen]
         return cls(replace(tables, train=tables.train.keep(kept)), recipe, unseen, test)
 
+    def check(self) -> None:
+        """Raise GraftuneError for fewer different inputs than there are folds to choose by."""
+        key, found = self._key, set()
+        for row in self.tables.train.rows:
+            found.add(content(key(row)))
+            if len(found) >= FOLDS:
+                return
+        raise GraftuneError(
+            "there are too few rows to choose a learning rate by",
+            received=f"{len(found)} different inputs in {self.tables.train.source}",
+            expected=f"at least {FOLDS}, of which each is held out once",
+            do="give more rows, or take the usual rates: --effort none",
+        )
+
+    @property
+    def _key(self) -> Callable[[Row], Any]:
+        return key_of(self.tables.settle(registry.make(self.recipe.task, **self.recipe.section(self.recipe.task))))
+
     def is_seen(self, row: Row) -> bool:
         """Whether rows of this one's group are trained on."""
         group = self.recipe.compare.group
@@ -111,5 +129,4 @@ class Splits:
         return replace(self.tables, train=train, eval=held)
 
     def _split(self, table: Table, share: float, seed: int) -> tuple[Table, Table]:
-        task = self.tables.settle(registry.make(self.recipe.task, **self.recipe.section(self.recipe.task)))
-        return split_off(table, share, seed, label_of, key_of(task))
+        return split_off(table, share, seed, label_of, self._key)

@@ -60,7 +60,7 @@ def encoder_for(
         getattr(processor, "model_max_length", None),
     ]
     known = [limit for limit in limits if limit is not None and limit < UNLIMITED]
-    if min(known, default=1) - template.virtual_tokens < 1:
+    if known and min(known) - template.virtual_tokens < 1:
         raise GraftuneError(
             "the method's virtual tokens leave no room for a text",
             received=f"{own} virtual tokens and at most {min(known)} tokens in a row",
