@@ -16,7 +16,8 @@ from graftune.comparison import report
 from graftune.comparison.assignment import Assignment
 from graftune.comparison.candidates import candidate
 from graftune.comparison.compare import compare
-from graftune.comparison.plan import Trial
+from graftune.comparison.estimate import Cost, Estimate, Sizes, estimate
+from graftune.comparison.plan import EFFORTS, Plan, Trial
 from graftune.comparison.processes import Processes
 from graftune.comparison.results import load
 from graftune.comparison.splits import FOLDS, Splits, chosen_by
@@ -202,3 +203,22 @@ def test_a_known_rate_is_taken(toys, data, tmp_path, undrawn):
     assert {run.stage for run in found.runs if run.label == "lora"} == {"report"}
     with pytest.raises(GraftuneError, match="did you mean 'lora'"):
         compare(toys.bert, ["lora"], out=tmp_path / "x", known={"loro": 1e-3}, **data)
+
+
+def test_what_a_comparison_takes_is_said_before_and_is_the_sum_of_its_trials(toys, data, tmp_path, undrawn):
+    said = []
+    compare(toys.bert, ["lora", "bitfit"], out=tmp_path / "out", workers=0, say=said.append, **data)
+    (expected,) = [one for one in said if one.startswith("this will take")]
+    assert "about 15 trials" in expected and "above the base" in expected
+    kept = json.loads((tmp_path / "out" / "estimate.json").read_text())
+    assert kept["trials"] == 3 * (3 + 2) and kept["seconds"] > 0 and kept["joules"] > 0
+
+
+def test_an_estimate_counts_every_trial_of_the_plan():
+    plan = Plan({"a": 1e-3, "b": None}, [0, 1, 2], 9, EFFORTS["normal"])
+    cost = Cost(begin=2.0, step=0.5, choose_row=0.25, report_row=0.125, finish=3.0, memory=7.0, joules=10.0)
+    sizes = Sizes(short_steps=4, steps=16, choose_rows=8, curve_rows=2, curve_points=4, report_rows=40, folds=2)
+    found = estimate(plan, {"a": cost, "b": cost}, sizes)
+    search = 2 * (7 * (2 + 4 * 2 * 0.25 + 8 * 0.25) + (5 * 4 + 2 * 16) * 0.5)
+    reported = 3 * (2 + 4 * 2 * 0.25 + 16 * 0.5 + 40 * 0.125 + 3)
+    assert found == Estimate(search + 2 * reported, 7.0, 10 * (search + 2 * reported), 7 + 6)

@@ -11,8 +11,11 @@ from transformers import PreTrainedModel
 
 from graftune.comparison.candidates import Candidate
 from graftune.comparison.plan import Trial
+from graftune.comparison.splits import Splits
+from graftune.datasets.rows import Table
 from graftune.training.budget import DEFAULT_EPOCHS
 from graftune.training.loop import Report
+from graftune.training.prepare import Experiment, prepare, task_of
 from graftune.training.recipe import Recipe
 
 LEAST = 40  # steps of a short run: fewer tell rates apart by luck
@@ -53,6 +56,11 @@ class Assignment:
         if self.choosing:
             changes["keep_best"] = True
         return recipe.model_copy(update=changes)
+
+    def prepared(self, recipe: Recipe, splits: Splits, train: Table, held: Table) -> Experiment:
+        """The base, and the task with these rows. Raises GraftuneError where they do not fit."""
+        task = task_of(recipe, self.candidate.method)
+        return prepare(recipe, task, splits.with_tables(train, held), self.base, self.tokenizer)
 
     @property
     def names(self) -> dict[str, Any]:

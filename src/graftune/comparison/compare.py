@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from transformers import PreTrainedModel
 from graftune import files
 from graftune.comparison import folder, report, results, table, workers
 from graftune.comparison.assignment import Assignment
+from graftune.comparison.assignment import quiet as quiet_trial
+from graftune.comparison.estimate import Cost, Sizes, estimate
 from graftune.comparison.plan import Plan, Trial
 from graftune.comparison.settings import Settings, settings_of
+from graftune.comparison.timed import STEPS
 from graftune.comparison.workers import Run
 from graftune.errors import GraftuneError
 from graftune.methods.method import Method
@@ -82,9 +86,10 @@ def compare(
             files.write_text(out / "recipe.yaml", settings.resolved)
             if not (out / "comparison.json").exists():
                 folder.write_header(out, settings, experiment, plan)
+        sizes = settings.sizes(experiment)
         del experiment
         try:
-            _carry_out(plan, settings, out, watch, given, tokenizer)
+            _carry_out(plan, settings, out, watch, say, sizes, given, tokenizer)
         finally:  # also after Ctrl-C: what was finished is shown
             if distributed.first() and (out / "results.jsonl").exists():
                 with files.disk_errors(out):
@@ -111,9 +116,19 @@ def _over(settings: Settings, out: Path) -> bool:
 
 
 def _carry_out(
-    plan: Plan, settings: Settings, out: Path, watch: Watch, base: PreTrainedModel | None, tokenizer: Any
+    plan: Plan,
+    settings: Settings,
+    out: Path,
+    watch: Watch,
+    say: Callable[[str], None],
+    sizes: Sizes,
+    base: PreTrainedModel | None,
+    tokenizer: Any,
 ) -> None:
-    """Run what is ready, a trial a worker, until nothing is; each line is written as soon as it is there."""
+    """Run what is ready, a trial a worker, until nothing is; each line is written as soon as it is there.
+
+    What is left of a long comparison is estimated before.
+    """
     chosen = {one.label: one for one in settings.chosen}
     recipe = settings.recipe.model_copy(update={"threads": workers.threads(settings.recipe)})
     lines = [run for run in results.load(out).runs if not run.to_repeat]
@@ -132,6 +147,12 @@ def _carry_out(
         running[pool.submit(run, given, tell)] = one
 
     with workers.of(settings, base) as (run, pool, count):
+        if settings.is_long and not lines:
+            costs = _timed(run, plan, recipe, settings, base, tokenizer)
+            expected = estimate(plan, costs, sizes)
+            say(f"this will take {expected.said(count)} (from {STEPS} timed steps of each candidate)")
+            if distributed.first():
+                files.write_json(out / "estimate.json", asdict(expected))
         while True:
             ready = [one for one in plan.ready([line.finished for line in lines]) if one not in running.values()]
             for one in ready[: count - len(running)]:
@@ -141,6 +162,22 @@ def _carry_out(
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 running.pop(future)
                 lines.append(_kept(out, future.result()))
+
+
+def _timed(
+    run: Run, plan: Plan, recipe: Recipe, settings: Settings, base: PreTrainedModel | None, tokenizer: Any
+) -> dict[str, Cost]:
+    """What each candidate costs; nothing for one whose timed start fails: its trials will say why."""
+    costs = {}
+    for one in settings.chosen:
+        trial = Trial("timing", one.label, plan.tuning, plan.centres[one.label])
+        began = time.perf_counter()
+        line = run(Assignment(recipe, one, trial, Path(), settings.choosing, base, tokenizer), quiet_trial)
+        if line["status"] == "done":
+            names = [field.name for field in fields(Cost)]
+            cost = Cost(**{name: line[name] for name in names})
+            costs[one.label] = replace(cost, begin=cost.begin + time.perf_counter() - began - line["seconds"])
+    return costs
 
 
 def _kept(out: Path, line: dict[str, Any]) -> results.Run:

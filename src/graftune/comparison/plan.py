@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from graftune.comparison import search
 
-Stage = Literal["screen", "confirm", "report"]
+Stage = Literal["timing", "screen", "confirm", "report"]
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,11 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from graftune.comparison import limits
+from graftune.comparison.assignment import LEAST
 from graftune.comparison.candidates import Candidate, candidates
+from graftune.comparison.estimate import Sizes
 from graftune.comparison.plan import EFFORTS, Effort, Plan
-from graftune.comparison.splits import Splits
+from graftune.comparison.splits import FEW, FOLDS, Splits, chosen_by
 from graftune.errors import GraftuneError, unknown
 from graftune.methods.method import PRESETS, Method
 from graftune.methods.rates import Conditions
@@ -20,9 +22,10 @@ from graftune.model.anatomy import Anatomy
 from graftune.tasks import registry
 from graftune.tasks.task import Task
 from graftune.training import recipe as recipes
-from graftune.training.budget import steps_of
+from graftune.training.budget import POINTS, steps_of
 from graftune.training.prepare import Experiment, prepare, task_of
 from graftune.training.recipe import Recipe
+from graftune.training.trained import CURVE_ROWS
 
 #: With neither data nor length given: the embedded set, in a few minutes on two cores.
 DEMO: dict[str, dict[str, int]] = {
@@ -82,6 +85,27 @@ class Settings:
             except GraftuneError as error:
                 errors.append(error)
         raise errors[0]
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it is worth an estimate: where rates are searched on the user's own data."""
+        return self.choosing and self.recipe.train is not None
+
+    def sizes(self, experiment: Experiment) -> Sizes:
+        """The steps and rows of the plan's trials."""
+        rows = len(self.splits.to_train(self.recipe.seed).rows)
+        steps = steps_of(self.recipe, rows - chosen_by(rows) if self.choosing else rows)
+        short = min(steps, max(LEAST, round(self.effort.share * steps)))
+        every = self.recipe.eval_every or max(1, steps // POINTS)
+        return Sizes(
+            short_steps=short,
+            steps=steps,
+            choose_rows=chosen_by(rows),
+            curve_rows=min(CURVE_ROWS, chosen_by(rows)),
+            curve_points=-(-steps // every),
+            report_rows=len(self.splits.tables.eval.rows),
+            folds=FOLDS if rows < FEW else 1,
+        )
 
     def plan(self, experiment: Experiment) -> Plan:
         """The plan, with the candidates' centres for this base."""

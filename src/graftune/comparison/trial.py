@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from graftune.comparison.assignment import Assignment, Tell, quiet
 from graftune.comparison.energy import measured
 from graftune.comparison.forgetting import forgetting
 from graftune.comparison.measure import inference, peak_memory
+from graftune.comparison.plan import Stage
 from graftune.comparison.splits import Splits
-from graftune.datasets.rows import Table
+from graftune.comparison.timed import timed
 from graftune.errors import GraftuneError
 from graftune.inference.evaluation import mean_over
 from graftune.inference.running import evaluating
@@ -30,7 +31,7 @@ from graftune.tasks.bound import Evaluation
 from graftune.tasks.writing import BoundWriting
 from graftune.training import distributed
 from graftune.training.encoding import encode_table
-from graftune.training.prepare import Experiment, prepare, task_of
+from graftune.training.prepare import Experiment
 from graftune.training.recipe import Recipe
 from graftune.training.trained import TrainedAdapter, evaluate, train_adapter, use_of
 
@@ -44,7 +45,7 @@ def run(given: Assignment, tell: Tell = quiet) -> dict[str, Any]:
     if given.recipe.threads is not None:
         torch.set_num_threads(given.recipe.threads)
     try:
-        found = _reported(given, tell) if given.trial.stage == "report" else _searched(given, tell)
+        found = RUNS[given.trial.stage](given, tell)
     except GraftuneError as error:
         found = {"status": "failed", "error": str(error)}
     except Exception as error:  # noqa: BLE001 - whatever it is, it is this trial's alone, and the others go on
@@ -59,7 +60,7 @@ def _searched(given: Assignment, tell: Tell) -> dict[str, Any]:
     recipe, splits = given.own_recipe, Splits.read(given.recipe)
     evaluations, scores, lines = [], [], []
     for train, held in splits.to_choose(recipe.seed):
-        experiment = _prepared(given, recipe, splits, train, held)
+        experiment = given.prepared(recipe, splits, train, held)
         tell("training", None)
         with measured() as meter, peak_memory() as peak:
             trained = train_adapter(experiment, recipe, given.candidate.method, watch=lambda r: tell("training", r))
@@ -85,7 +86,7 @@ def _reported(given: Assignment, tell: Tell) -> dict[str, Any]:
         train, held = splits.pair(recipe.seed, given.trial.rows)
     else:
         train, held = splits.to_train(recipe.seed, given.trial.rows), splits.tables.eval
-    experiment = _prepared(given, recipe, splits, train, held)
+    experiment = given.prepared(recipe, splits, train, held)
     tell("training", None)
     with measured() as meter, peak_memory() as peak:
         trained = train_adapter(experiment, recipe, method, watch=lambda r: tell("training", r))
@@ -122,11 +123,6 @@ def _reported(given: Assignment, tell: Tell) -> dict[str, Any]:
         "untrained": not method.trainable,
         "figures": _figures(evaluation, experiment),
     }
-
-
-def _prepared(given: Assignment, recipe: Recipe, splits: Splits, train: Table, held: Table) -> Experiment:
-    task = task_of(recipe, given.candidate.method)
-    return prepare(recipe, task, splits.with_tables(train, held), given.base, given.tokenizer)
 
 
 def _trained_line(trained: TrainedAdapter, energy: Any, peak: int | None) -> dict[str, Any]:
@@ -202,3 +198,12 @@ def _figures(evaluation: Evaluation, experiment: Experiment) -> dict[str, Any]:
         "scale": evaluation.sums.scale,
         "rows": [list(row) for row in evaluation.sums.rows],
     }
+
+
+#: What each stage does.
+RUNS: dict[Stage, Callable[[Assignment, Tell], dict[str, Any]]] = {
+    "timing": timed,
+    "screen": _searched,
+    "confirm": _searched,
+    "report": _reported,
+}
