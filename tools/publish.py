@@ -22,6 +22,8 @@ COLUMNS = (
     "train_seconds",
     "tokens_per_second",
     "peak_memory_bytes",
+    "cpu_seconds",
+    "joules",
     "inference_seconds_per_example",
     "base_inference_seconds_per_example",
 )
@@ -38,10 +40,13 @@ def main(
     metrics = sorted({name for r in comparison.runs for name in r.metrics})
     with target.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["method", "seed", "status", *metrics, *COLUMNS])
+        writer.writerow(
+            ["stage", "label", "method", "seed", "rate", "head_rate", "rows", "status", "score", *metrics, *COLUMNS]
+        )
         for r in comparison.runs:
             values = [r.metrics.get(name, "") for name in metrics]
-            writer.writerow([r.method, r.seed, r.status, *values, *(getattr(r, c) for c in COLUMNS)])
+            named = [r.stage, r.label, r.method, r.seed, r.rate, r.head_rate, r.rows, r.status, r.score]
+            writer.writerow([*named, *values, *(getattr(r, c) for c in COLUMNS)])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from graftune.comparison.candidates import Candidate
+from graftune.comparison.measure import touch
 from graftune.comparison.plan import Trial
 from graftune.comparison.splits import Splits
 from graftune.datasets.rows import Table
@@ -60,7 +61,9 @@ class Assignment:
     def prepared(self, recipe: Recipe, splits: Splits, train: Table, held: Table) -> Experiment:
         """The base, and the task with these rows. Raises GraftuneError where they do not fit."""
         task = task_of(recipe, self.candidate.method)
-        return prepare(recipe, task, splits.with_tables(train, held), self.base, self.tokenizer)
+        experiment = prepare(recipe, task, splits.with_tables(train, held), self.base, self.tokenizer)
+        touch(experiment.base)
+        return experiment
 
     @property
     def names(self) -> dict[str, Any]:

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import psutil
 import torch
+from torch import Tensor, nn
 
 from graftune.inference.timing import timing_call
 from graftune.templates.template import Template
 from graftune.training.allocator import give_back_freed_memory
 from graftune.training.prepare import Experiment
 from graftune.training.trained import TrainedAdapter
+
+PAGE = 4096  # bytes
 
 #: What inference is timed on.
 TIMED_ROWS = 8
@@ -34,6 +37,13 @@ def _resident_peak() -> int | None:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return None
+
+
+def touch(base: nn.Module) -> None:
+    """Read a value of every page of the weights: those of a file that is mapped come into memory when they are used."""
+    for parameter in base.parameters():
+        if parameter.device.type == "cpu" and type(parameter.data) is Tensor:
+            parameter.detach().flatten()[:: PAGE // parameter.element_size()].sum()
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from graftune.comparison import limits, search
@@ -13,6 +13,7 @@ from graftune.comparison.units import count, size_in_bytes
 from graftune.comparison.verdict import Judgement, judge
 
 LIKELY: Final = 0.05  # chance of being the best from which on it is told
+MANY: Final = 6  # labels, which are counted instead of named
 DIVERGED: Final = 1 / 3  # of a candidate's rates
 
 
@@ -133,8 +134,10 @@ def warnings(comparison: Comparison) -> list[str]:
     seen = steps * header.batch_size / max(1, header.train_rows - header.choose_rows)
     if 0 < seen < 1:
         said.append(f"Less than one epoch: each run has seen {seen:.0%} of the training rows.")
-    if rising := _labels(run for run in comparison.reported if _still_rising(run)):
-        said.append(f"Still improving when the training ended, so that more steps may change the order: {rising}.")
+    trained = dict.fromkeys(run.label for run in comparison.reported if not run.untrained)
+    if rising := list(dict.fromkeys(run.label for run in comparison.reported if _still_rising(run))):
+        which = ", ".join(rising) if len(rising) < MANY else f"{len(rising)} of {len(trained)} candidates"
+        said.append(f"Still improving when the training ended, so that more steps may change the order: {which}.")
     if header.effort == "none":
         said.append("No rate was searched: every method was trained with its usual one.")
     open_ended, diverged = [], []
@@ -164,7 +167,3 @@ def _still_rising(run: Run) -> bool:
     losses = [point.eval_loss for point in points if point.eval_loss is not None]
     before = losses[-1 - max(1, len(losses) // 4)]
     return losses[-1] == min(losses) and before - losses[-1] > 0.02 * abs(before)
-
-
-def _labels(runs: Iterable[Run]) -> str:
-    return ", ".join(dict.fromkeys(run.label for run in runs))

@@ -32,6 +32,8 @@ DEMO: dict[str, dict[str, int]] = {
     "generate": {"max_steps": 60, "batch_size": 12, "eval_rows": 24, "eval_every": 15},
     "classify": {"max_steps": 60, "batch_size": 16, "eval_every": 15},
 }
+#: What it compares: one of each kind.
+DEMO_METHODS = ("hard-prompt", "lora", "prefix", "bitfit")
 SEEDS = {"none": 1, "quick": 1, "normal": 3, "thorough": 6}
 TUNING = 1000  # is added to the recipe's seed for the trials of a search, whose seeds are not reported
 PROBE = "head"
@@ -163,7 +165,8 @@ def settings_of(recipe: Recipe, methods: Sequence[Method | str] | None, seeds: i
     task = registry.make(recipe.task, **recipe.section(recipe.task))
     limits.read(recipe.compare.limit)
     effort = EFFORTS[name]
-    given = list(methods or recipe.methods or every_method(task))
+    usual_methods = DEMO_METHODS if recipe.train is None and recipe.task in DEMO else every_method(task)
+    given = list(methods or recipe.methods or usual_methods)
     chosen = candidates(given, recipe)
     searches = effort.points and task.new_head and any(one.method.trainable for one in chosen)
     if searches and recipe.head_lr is None and PROBE not in [one.label for one in chosen]:
