@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from graftune.cli import commands
+from graftune.cli import commands, comparing
 from graftune.errors import GraftuneError
 
 INTERRUPTED = 130  # what Typer makes of Ctrl-C
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(commands.train)
-app.command()(commands.compare)
+app.command()(comparing.compare)
 app.command()(commands.evaluate)
 app.command()(commands.generate)
 app.command()(commands.inspect)
