@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from graftune.comparison import plots, report, results, summary, table, units
+from graftune.comparison import plots, report, results, row_plots, summary, table, units
 from graftune.comparison import sentences as words
 from graftune.errors import GraftuneError
 
@@ -401,3 +401,12 @@ def test_write_leaves_only_the_two_files(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "comparison.json", "report.html", "results.jsonl", "table.md",
     ]  # fmt: skip
+
+
+def test_curves_over_rows_are_means_over_seeds(tmp_path: Path) -> None:
+    runs = [run("LoRA", 30, seed) for seed in (0, 1)]
+    runs += [{**run("LoRA", bleu, seed), "rows": 50} for seed, bleu in ((0, 10), (1, 20))]
+    made = results.load(folder(tmp_path, runs))
+    assert row_plots.by_rows(made) == {"LoRA": {50: 15.0, 2000: 30.0}}
+    assert "How much data it takes" in report.html(made)
+    assert "How much data it takes" not in report.html(comparison(run("LoRA", 30)))

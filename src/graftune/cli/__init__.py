@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.command()(commands.train)
 app.command()(comparing.compare)
+app.command()(comparing.report)
 app.command()(commands.evaluate)
 app.command()(commands.generate)
 app.command()(commands.inspect)

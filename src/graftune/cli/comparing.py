@@ -1,4 +1,4 @@
-"""The command `compare`."""
+"""The commands `compare` and `report`."""
 
 from __future__ import annotations
 
@@ -87,3 +87,11 @@ def compare(
     if live.SPEAKS:
         Console(width=None if live.console.is_terminal else 160).print(shown)
         typer.echo(f"report: {out / 'report.html'}")
+
+
+def report(run: Annotated[Path, typer.Argument(help="The folder of a comparison.", metavar="RUN")]) -> None:
+    """Make the table and the report of a comparison again, from its results."""
+    from graftune.comparison.report import write
+
+    for file in write(run):
+        typer.echo(file)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from graftune import files
-from graftune.comparison import plots, rate_plots, sentences, summary, table, units
+from graftune.comparison import plots, rate_plots, row_plots, sentences, summary, table, units
 from graftune.comparison.results import Comparison, Run, load, slug
 from graftune.comparison.summary import MethodRow, Stat, rows
 
@@ -58,6 +58,7 @@ def html(comparison: Comparison) -> str:
         ],
         curves=plots.curves(every),
         rates=rate_plots.rates(comparison),
+        by_rows=row_plots.curves(comparison),
         chosen_by="the loss" if comparison.writes else header.metric,
         trials=[_trial(run) for run in comparison.runs],
         command=_command(comparison, every),
