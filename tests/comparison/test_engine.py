@@ -222,3 +222,13 @@ def test_an_estimate_counts_every_trial_of_the_plan():
     search = 2 * (7 * (2 + 4 * 2 * 0.25 + 8 * 0.25) + (5 * 4 + 2 * 16) * 0.5)
     reported = 3 * (2 + 4 * 2 * 0.25 + 16 * 0.5 + 40 * 0.125 + 3)
     assert found == Estimate(search + 2 * reported, 7.0, 10 * (search + 2 * reported), 7 + 6)
+
+
+@pytest.mark.parametrize(("length", "steps"), [({"max_steps": 400}, 100), ({"max_steps": 60}, 40), ({"epochs": 3}, 15)])
+def test_a_short_run_has_its_share_of_the_steps_but_enough_to_tell_rates_apart(toys, tmp_path, length, steps):
+    recipe = recipes.load(None, {"base": toys.bert, "task": "classify", "batch_size": 16, **length})
+    trial = Trial("screen", "lora", 0, 1e-3, 0.25)
+    given = Assignment(recipe, candidate("lora", recipe), trial, tmp_path)
+    assert given.shortened(given.own_recipe, 80).max_steps == steps
+    whole = Assignment(recipe, candidate("lora", recipe), Trial("confirm", "lora", 0, 1e-3), tmp_path)
+    assert whole.shortened(whole.own_recipe, 80) == whole.own_recipe

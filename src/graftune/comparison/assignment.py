@@ -14,7 +14,7 @@ from graftune.comparison.measure import touch
 from graftune.comparison.plan import Trial
 from graftune.comparison.splits import Splits
 from graftune.datasets.rows import Table
-from graftune.training.budget import DEFAULT_EPOCHS
+from graftune.training.budget import steps_of
 from graftune.training.loop import Report
 from graftune.training.prepare import Experiment, prepare, task_of
 from graftune.training.recipe import Recipe
@@ -42,7 +42,7 @@ class Assignment:
 
     @property
     def own_recipe(self) -> Recipe:
-        """The recipe of this trial: its seed, its rates, its share of the budget."""
+        """The recipe of this trial: its seed and its rates."""
         recipe, trial, name = self.candidate.recipe(self.recipe), self.trial, self.candidate.method.preset
         section = dict(recipe.sections.get(name, {}))
         if trial.rate is not None:
@@ -50,10 +50,6 @@ class Assignment:
         if trial.head is not None:
             section.setdefault("head_lr", trial.head)
         changes: dict[str, Any] = {"seed": trial.seed, "sections": {**recipe.sections, name: section}}
-        if trial.share < 1 and recipe.max_steps is not None:
-            changes["max_steps"] = min(recipe.max_steps, max(LEAST, round(trial.share * recipe.max_steps)))
-        elif trial.share < 1:
-            changes["epochs"] = trial.share * (recipe.epochs or DEFAULT_EPOCHS)
         if self.choosing:
             changes["keep_best"] = True
         return recipe.model_copy(update=changes)
@@ -64,6 +60,15 @@ class Assignment:
         experiment = prepare(recipe, task, splits.with_tables(train, held), self.base, self.tokenizer)
         touch(experiment.base)
         return experiment
+
+    def shortened(self, recipe: Recipe, rows: int) -> Recipe:
+        """The recipe with the trial's share of the steps that it has on so many rows, at least `LEAST` of them."""
+        if self.trial.share >= 1:
+            return recipe
+        steps = steps_of(recipe, rows)
+        return recipe.model_copy(
+            update={"max_steps": min(steps, max(LEAST, round(self.trial.share * steps))), "epochs": None}
+        )
 
     @property
     def names(self) -> dict[str, Any]:

@@ -57,9 +57,10 @@ def run(given: Assignment, tell: Tell = quiet) -> dict[str, Any]:
 
 def _searched(given: Assignment, tell: Tell) -> dict[str, Any]:
     """Train on some of the training rows, and score on the others; of few rows on each fold in turn."""
-    recipe, splits = given.own_recipe, Splits.read(given.recipe)
+    own, splits = given.own_recipe, Splits.read(given.recipe)
     evaluations, scores, lines = [], [], []
-    for train, held in splits.to_choose(recipe.seed):
+    for train, held in splits.to_choose(own.seed):
+        recipe = given.shortened(own, len(train.rows))
         experiment = given.prepared(recipe, splits, train, held)
         tell("training", None)
         with measured() as meter, peak_memory() as peak:
