@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from graftune.comparison import statistics
-from graftune.comparison.statistics import Scored, chances, differences, drawn, needed, verdicts
+from graftune.comparison.statistics import Draws, Scored, chances, needed, verdicts
 
 MARGIN = 0.02
 
@@ -33,7 +33,7 @@ def said(random, truths, *shape, draws=400):
     """What is said of the better of two candidates, which it is, and the smallest difference that could be seen."""
     candidates = made(random, truths, *shape)
     best = int(np.argmax([one.metric().mean() for one in candidates]))
-    found = {str(n): d for n, d in enumerate(differences(candidates, MARGIN, best, draws)) if d is not None}
+    found = {str(n): d for n, d in enumerate(Draws.of(candidates, draws).differences(MARGIN, best)) if d is not None}
     (one,) = found.values()
     return verdicts(found, MARGIN)[str(1 - best)], best, one.detectable
 
@@ -68,7 +68,7 @@ def test_twice_the_margin_is_seen_where_it_is_said_to_be(shape):
 def test_without_a_spread_of_seeds_the_error_is_that_of_paired_rows():
     random = np.random.default_rng(3)
     first, second = made(random, (0.6, 0.7), 1, 2000, 0.0)
-    (one, none) = differences([first, second], MARGIN, 1)
+    (one, none) = Draws.of([first, second]).differences(MARGIN, 1)
     assert none is None
     each = (second.figures - first.figures)[0, :, 0]
     assert one.mean == pytest.approx(each.mean())
@@ -82,7 +82,7 @@ def test_seeds_alone_give_students_interval():
     steps = np.array([0.01, 0.03, 0.02, 0.05, 0.04])
     figures = [np.repeat(values[:, None, None], 50, 1) for values in (0.5 + 0 * steps, 0.5 + steps)]
     first, second = (Scored(np.concatenate([f, np.ones_like(f)], -1), "mean") for f in figures)
-    (one, _) = differences([first, second], MARGIN, 1)
+    (one, _) = Draws.of([first, second]).differences(MARGIN, 1)
     exact = stats.t(4, steps.mean(), steps.std(ddof=1) / np.sqrt(5))
     assert one.freedom == pytest.approx(4)
     assert one.error == pytest.approx(steps.std(ddof=1) / np.sqrt(5))
@@ -109,7 +109,7 @@ def test_many_comparisons_are_corrected_as_holm_does():
 
 def test_the_chance_of_being_best_adds_up():
     random = np.random.default_rng(5)
-    draws = drawn(made(random, (0.5, 0.52, 0.8), 3, 500, 0.01), 2000)
+    draws = Draws.of(made(random, (0.5, 0.52, 0.8), 3, 500, 0.01), 2000).both
     found = chances(draws)
     assert found.sum() == pytest.approx(1)
     assert found[2] > 0.99
@@ -119,7 +119,7 @@ def test_lower_may_be_better():
     errors = np.ones((2, 10, 2))
     worse = Scored(errors * [2, 1], "mean", sign=-1)
     better = Scored(errors * [1, 1], "mean", sign=-1)
-    (one, _) = differences([worse, better], 0.1, 1, 100)
+    (one, _) = Draws.of([worse, better], 100).differences(0.1, 1)
     assert one.mean == pytest.approx(1)
 
 

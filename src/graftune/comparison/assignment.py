@@ -25,6 +25,11 @@ LEAST = 40  # steps of a short run: fewer tell rates apart by luck
 Tell = Callable[[str, Report | None], None]
 
 
+def short_run(steps: int, share: float) -> int:
+    """A share of the steps, but enough to tell rates apart, where there are as many."""
+    return min(steps, max(LEAST, round(share * steps)))
+
+
 @dataclass(frozen=True)
 class Assignment:
     """A trial and all that it needs; the adapter of a reported one is kept at `place`.
@@ -65,10 +70,8 @@ class Assignment:
         """The recipe with the trial's share of the steps that it has on so many rows, at least `LEAST` of them."""
         if self.trial.share >= 1:
             return recipe
-        steps = steps_of(recipe, rows)
-        return recipe.model_copy(
-            update={"max_steps": min(steps, max(LEAST, round(self.trial.share * steps))), "epochs": None}
-        )
+        steps = short_run(steps_of(recipe, rows), self.trial.share)
+        return recipe.model_copy(update={"max_steps": steps, "epochs": None})
 
     @property
     def names(self) -> dict[str, Any]:
@@ -78,6 +81,10 @@ class Assignment:
             **{"stage": trial.stage, "label": trial.label, "method": self.candidate.method.preset, "seed": trial.seed},
             **{"rate": trial.rate, "head_rate": trial.head, "share": trial.share, "rows": trial.rows},
         }
+
+    def broken(self, why: str) -> dict[str, Any]:
+        """The line of a trial that ended for a reason that may pass, so that it is tried again."""
+        return {**self.names, "status": "failed", "error": why, "again": True}
 
 
 def quiet(stage: str, report: Report | None = None) -> None:

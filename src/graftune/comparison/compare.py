@@ -35,11 +35,15 @@ class Event:
     """What a watcher is told: which trial of about how many, and how far it is."""
 
     trial: Trial
-    method: str
     number: int
     total: int
     stage: str
     report: Report | None = None
+
+    @property
+    def method(self) -> str:
+        """The label of the candidate."""
+        return self.trial.label
 
 
 Watch = Callable[[Event], None]
@@ -139,7 +143,7 @@ def _carry_out(
         total = max(plan.expected, number)
 
         def tell(stage: str, told: Report | None = None) -> None:
-            watch(Event(one, one.label, number, total, stage, told))
+            watch(Event(one, number, total, stage, told))
 
         name = f"{results.slug(one.label)}-seed{one.seed}"
         place = (out / "adapters" / (name if one.rows is None else f"{name}-rows{one.rows}")).resolve()

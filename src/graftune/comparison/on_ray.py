@@ -53,8 +53,7 @@ class Cluster:
         try:
             line: dict[str, Any] = self._ray.get(self._remote.remote(os.getcwd(), assignment))
         except self._ray.exceptions.RayError as error:
-            said = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-            line = {**assignment.names, "status": "failed", "error": said, "again": True}
+            line = assignment.broken(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
         return line
 
 

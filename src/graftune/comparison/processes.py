@@ -37,7 +37,7 @@ class Processes:
         process = self._context.Process(target=_serve, args=(assignment, theirs))
         with self._lock, _no_main():
             if self._ended:
-                return {**assignment.names, "status": "failed", "error": "it was not begun", "again": True}
+                return assignment.broken("it was not begun")
             process.start()
             self._running.add(process)
         theirs.close()
@@ -46,8 +46,7 @@ class Processes:
                 tell(*told)
         except EOFError:
             process.join()
-            why = f"its process ended with {_ending(process.exitcode)}"
-            told = {**assignment.names, "status": "failed", "error": why, "again": True}
+            told = assignment.broken(f"its process ended with {_ending(process.exitcode)}")
         finally:
             ours.close()
             process.join()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import matplotlib
@@ -24,11 +23,11 @@ def rates(comparison: Comparison) -> list[dict[str, Any]]:
     direction = sign(comparison.header.metric)
     for place, label in enumerate(methods):
         screened, confirmed = (comparison.tried(label, stage) for stage in ("screen", "confirm"))
-        known = {rate: score for rate, score in screened.items() if score is not None and math.isfinite(score)}
+        known = search.finite(screened)
         if len(known) < 2:
             continue
         worst = min(known.values())
-        good = [rate for rate, score in known.items() if score >= worst + 0.9 * (max(known.values()) - worst)]
+        good = search.usable(screened, worst=worst)
         shown = direction if all(direction * score >= 0 for score in known.values()) else 1
         with matplotlib.rc_context(STYLE):
             figure = Figure(figsize=(3.1, 2.0), dpi=72, layout="constrained")
@@ -39,7 +38,7 @@ def rates(comparison: Comparison) -> list[dict[str, Any]]:
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.yaxis.set_major_locator(MaxNLocator(4))
             colour = FAMILIES[family(methods[label])][1]
-            axes.axvspan(min(good) / 1.2, max(good) * 1.2, color=colour, alpha=0.12, linewidth=0)
+            axes.axvspan(good[0] / 1.2, good[-1] * 1.2, color=colour, alpha=0.12, linewidth=0)
             ordered = sorted(known)
             axes.plot(
                 ordered, [shown * known[rate] for rate in ordered], "o-", color=colour, markersize=4, linewidth=1.2

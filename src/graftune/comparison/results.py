@@ -129,11 +129,15 @@ class Run(BaseModel):
         return own / base if own is not None and base else None
 
     @property
+    def eval_losses(self) -> list[float]:
+        """The losses on held-out rows along the curve, without those that are no numbers."""
+        losses = (point.eval_loss for point in self.curve)
+        return [loss for loss in losses if loss is not None and math.isfinite(loss)]
+
+    @property
     def overfits(self) -> bool:
         """Whether the eval loss ended well above its own minimum."""
-        losses = [
-            point.eval_loss for point in self.curve if point.eval_loss is not None and math.isfinite(point.eval_loss)
-        ]
+        losses = self.eval_losses
         return bool(losses) and losses[-1] > OVERFIT * min(losses)
 
 

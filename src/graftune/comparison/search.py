@@ -50,7 +50,7 @@ def to_try(centre: float, tried: Tried, spacing: float = SPACING, points: int = 
 
 def best(tried: Tried, noise: float = 0.0) -> float | None:
     """The rate with the best score; of those within `noise` of it the smallest. None where every trial has failed."""
-    scores = {rate: score for rate, score in tried.items() if score is not None and math.isfinite(score)}
+    scores = finite(tried)
     if not scores:
         return None
     top = max(scores.values())
@@ -74,7 +74,7 @@ def settled(tried: Tried) -> bool:
 
 def refinement(tried: Tried, spacing: float = SPACING) -> float | None:
     """The geometric mean of the two best rates, where these are neighbours; None where there is one between already."""
-    scores = {rate: score for rate, score in tried.items() if score is not None and math.isfinite(score)}
+    scores = finite(tried)
     rates = sorted(tried)
     if len(scores) < 2 or any(high / low < spacing**0.75 for low, high in pairwise(rates)):
         return None
@@ -83,20 +83,22 @@ def refinement(tried: Tried, spacing: float = SPACING) -> float | None:
     return rounded(math.sqrt(first * second)) if neighbours else None
 
 
-def window(tried: Tried, share: float = 0.9, worst: float = 0.0) -> float:
-    """How many decades of rates lie within `share` of the way from `worst` to the best score: room for a wrong rate.
+def finite(tried: Tried) -> dict[float, float]:
+    """The rates that have come out, with their scores."""
+    return {rate: score for rate, score in tried.items() if score is not None and math.isfinite(score)}
 
-    0 for a single rate, or where every trial has failed.
-    """
-    chosen = best(tried)
-    if chosen is None:
-        return 0.0
-    top = tried[chosen]
-    assert top is not None
-    good = [
-        rate for rate, score in sorted(tried.items()) if score is not None and score >= worst + share * (top - worst)
-    ]
-    return math.log10(max(good) / min(good))
+
+def usable(tried: Tried, share: float = 0.9, worst: float = 0.0) -> list[float]:
+    """The rates whose score is within `share` of the way from `worst` to the best one, in ascending order."""
+    scores = finite(tried)
+    least = worst + share * (max(scores.values(), default=worst) - worst)
+    return sorted(rate for rate, score in scores.items() if score >= least)
+
+
+def window(tried: Tried, share: float = 0.9, worst: float = 0.0) -> float:
+    """How many decades the usable rates span: room for a wrong one; 0 where every trial has failed."""
+    good = usable(tried, share, worst)
+    return math.log10(good[-1] / good[0]) if good else 0.0
 
 
 def expected_best(scores: Sequence[float], trials: int) -> float:

@@ -161,9 +161,8 @@ def warnings(comparison: Comparison) -> list[str]:
 
 def _still_rising(run: Run) -> bool:
     """Whether the best point of the curve is its last, and the last quarter has gained over 2 % of the loss."""
-    points = [point for point in run.curve if point.eval_loss is not None and math.isfinite(point.eval_loss)]
-    if len(points) < 4:
+    losses = run.eval_losses
+    if len(losses) < 4:
         return False
-    losses = [point.eval_loss for point in points if point.eval_loss is not None]
     before = losses[-1 - max(1, len(losses) // 4)]
     return losses[-1] == min(losses) and before - losses[-1] > 0.02 * abs(before)

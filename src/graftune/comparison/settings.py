@@ -10,7 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from graftune.comparison import limits
-from graftune.comparison.assignment import LEAST
+from graftune.comparison.assignment import short_run
 from graftune.comparison.candidates import Candidate, candidates
 from graftune.comparison.estimate import Sizes
 from graftune.comparison.plan import EFFORTS, Effort, Plan
@@ -22,7 +22,7 @@ from graftune.model.anatomy import Anatomy
 from graftune.tasks import registry
 from graftune.tasks.task import Task
 from graftune.training import recipe as recipes
-from graftune.training.budget import POINTS, steps_of
+from graftune.training.budget import points_every, steps_of
 from graftune.training.prepare import Experiment, prepare, task_of
 from graftune.training.recipe import Recipe
 from graftune.training.trained import CURVE_ROWS
@@ -97,14 +97,12 @@ class Settings:
         """The steps and rows of the plan's trials."""
         rows = len(self.splits.to_train(self.recipe.seed).rows)
         steps = steps_of(self.recipe, rows - chosen_by(rows) if self.choosing else rows)
-        short = min(steps, max(LEAST, round(self.effort.share * steps)))
-        every = self.recipe.eval_every or max(1, steps // POINTS)
         return Sizes(
-            short_steps=short,
+            short_steps=short_run(steps, self.effort.share),
             steps=steps,
             choose_rows=chosen_by(rows),
             curve_rows=min(CURVE_ROWS, chosen_by(rows)),
-            curve_points=-(-steps // every),
+            curve_points=-(-steps // points_every(self.recipe, steps)),
             report_rows=len(self.splits.tables.eval.rows),
             folds=FOLDS if rows < FEW else 1,
         )

@@ -88,7 +88,7 @@ class Splits:
             do="give more rows, or take the usual rates: --effort none",
         )
 
-    @property
+    @cached_property
     def _key(self) -> Callable[[Row], Any]:
         return key_of(self.tables.settle(registry.make(self.recipe.task, **self.recipe.section(self.recipe.task))))
 

@@ -70,34 +70,39 @@ class Difference:
         return self.error * float(stats.t.ppf(1 - WRONG / 2, self.freedom) + stats.t.ppf(POWER, self.freedom))
 
 
-def drawn(candidates: Sequence[Scored], draws: int = DRAWS, seed: int = 0) -> np.ndarray:
-    """The metric of each candidate in each draw of seeds and rows, (candidates, draws); larger is better."""
-    return np.concatenate([part[0] for part in _draws(candidates, draws, seed)], axis=1)
+@dataclass(frozen=True)
+class Draws:
+    """The metrics of candidates in each draw, (candidates, draws): of seeds and rows, and of rows with all seeds.
 
-
-def differences(
-    candidates: Sequence[Scored], margin: float, best: int, draws: int = DRAWS, seed: int = 0
-) -> list[Difference | None]:
-    """What `best` has over each other candidate; None for itself.
-
-    All have the same seeds and rows, in the same order. Raises ValueError where they have not.
+    `own` are those of each seed on all rows, (candidates, seeds). Larger is better.
     """
-    if len({one.figures.shape[:2] for one in candidates}) > 1:
-        raise ValueError("the candidates have other seeds or rows than each other")
-    parts = list(_draws(candidates, draws, seed))
-    both, rows = (np.concatenate([part[which] for part in parts], axis=1) for which in (0, 1))
-    whole = np.stack([one.metric() for one in candidates])  # (candidates, seeds)
-    return [
-        None if place == best else _difference(both[best] - both[place], rows[best] - rows[place], own, margin)
-        for place, own in enumerate(whole[best] - whole)
-    ]
 
+    both: np.ndarray
+    of_rows: np.ndarray
+    own: np.ndarray
 
-def alone(candidates: Sequence[Scored], draws: int = DRAWS, seed: int = 0) -> list[Difference]:
-    """Each candidate's own metric in the place of a difference: its mean, with an interval."""
-    parts = list(_draws(candidates, draws, seed))
-    both, rows = (np.concatenate([part[which] for part in parts], axis=1) for which in (0, 1))
-    return [_difference(both[i], rows[i], one.metric(), 0.0) for i, one in enumerate(candidates)]
+    @classmethod
+    def of(cls, candidates: Sequence[Scored], draws: int = DRAWS, seed: int = 0) -> Draws:
+        """Draw for all candidates alike: they have the same seeds and rows, in the same order. Raises ValueError."""
+        if len({one.figures.shape[:2] for one in candidates}) > 1:
+            raise ValueError("the candidates have other seeds or rows than each other")
+        parts = _draws(candidates, draws, seed)
+        both, rows = (np.concatenate([part[which] for part in parts], axis=1) for which in (0, 1))
+        return cls(both, rows, np.stack([one.metric() for one in candidates]))
+
+    def differences(self, margin: float, best: int) -> list[Difference | None]:
+        """What `best` has over each other candidate; None for itself."""
+        parts = (self.both, self.of_rows, self.own)
+        both, rows, own = (part[best] - part for part in parts)
+        return [
+            None if place == best else _difference(both[place], rows[place], own[place], margin)
+            for place in range(len(own))
+        ]
+
+    def alone(self) -> list[Difference]:
+        """Each candidate's own metric in the place of a difference: its mean, with an interval."""
+        parts = zip(self.both, self.of_rows, self.own, strict=True)
+        return [_difference(both, rows, own, 0.0) for both, rows, own in parts]
 
 
 def _draws(candidates: Sequence[Scored], draws: int, seed: int) -> Sequence[tuple[np.ndarray, np.ndarray]]:

@@ -50,15 +50,8 @@ class MethodRow:
     inference_ratio: Stat | None = None
     rate: Stat | None = None
     joules: Stat | None = None
-    cpu_seconds: Stat | None = None
-    joules_per_answer: Stat | None = None
     forgetting: dict[str, Stat] = field(default_factory=dict)
     untrained: bool = False
-
-    @property
-    def merges(self) -> bool:
-        """Whether it can be folded into the base, which then costs nothing more."""
-        return bool(self.done) and all(run.merges for run in self.done)
 
     @property
     def ok(self) -> bool:
@@ -84,7 +77,7 @@ class MethodRow:
 _MEASURED: Final = (
     "parameters_trained", "parameters_stored", "bytes_stored", "train_seconds", "tokens_per_second",
     "peak_memory_bytes", "inference_seconds_per_example", "inference_ratio",
-    "rate", "joules", "cpu_seconds", "joules_per_answer",
+    "rate", "joules",
 )  # fmt: skip
 
 

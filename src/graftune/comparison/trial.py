@@ -51,7 +51,7 @@ def run(given: Assignment, tell: Tell = quiet) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001 - whatever it is, it is this trial's alone, and the others go on
         *_, last = traceback.extract_tb(error.__traceback__)
         said = f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
-        found = {"status": "failed", "error": said, "again": True}
+        return given.broken(said)
     return {**given.names, **found}
 
 

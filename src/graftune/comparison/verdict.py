@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -31,8 +31,6 @@ class Judgement:
     chances: Mapping[str, float]
     seeds: int
     rows: int
-    others: Sequence[str] = field(default_factory=tuple)
-    """Those that cannot be judged, since a seed of theirs has failed."""
 
     @property
     def best(self) -> str:
@@ -42,11 +40,6 @@ class Judgement:
     def said(self, verdict: Verdict) -> list[str]:
         """The labels of which this is said."""
         return [label for label in self.labels[1:] if self.verdicts[label] == verdict]
-
-    @property
-    def detectable(self) -> float:
-        """The smallest difference from the best that would be seen with probability 0.8, for the least clear one."""
-        return max((one.detectable for one in self.differences.values()), default=0.0)
 
     def needed(self) -> tuple[int | None, int | None]:
         """How many seeds or rows would let twice the margin be seen in all that is open; None for no number."""
@@ -77,20 +70,19 @@ def _judged(comparison: Comparison) -> Judgement | None:
     ordered = sorted(chosen, key=lambda label: -means[label])
     candidates = [chosen[label] for label in ordered]
     margin = margin_of(candidates[0], max(map(abs, means.values())))
-    found = statistics.differences(candidates, margin, 0)
+    draws = statistics.Draws.of(candidates)
+    found = draws.differences(margin, 0)
     over = {label: one for label, one in zip(ordered, found, strict=True) if one is not None}
-    chances = statistics.chances(statistics.drawn(candidates))
-    alone = statistics.alone(candidates)
+    chances = statistics.chances(draws.both)
     return Judgement(
         ordered,
         margin,
-        {label: _turned(one, direction) for label, one in zip(ordered, alone, strict=True)},
+        {label: _turned(one, direction) for label, one in zip(ordered, draws.alone(), strict=True)},
         over,
         statistics.verdicts(over, margin),
         {label: float(chance) for label, chance in zip(ordered, chances, strict=True)},
         seeds=candidates[0].figures.shape[0],
         rows=candidates[0].figures.shape[1],
-        others=[label for label in labels if label not in chosen],
     )
 
 

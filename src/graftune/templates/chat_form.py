@@ -63,16 +63,14 @@ class Form:
     @cached_property
     def takes_parts(self) -> bool:
         """Whether it reads a content that is a list of parts (and does not merely print the list)."""
-        parts = [{"type": "text", "text": PROBE}, {"type": "text", "text": OTHER}]
-        shown = self._raw([{"role": "user", "content": parts}])
+        shown = self._parts
         return PROBE in shown and OTHER in shown and not re.search(r"['\"]type['\"]", shown)
 
     @cached_property
     def between_parts(self) -> str:
         """What it writes between two parts that are texts; a line break where it takes none."""
-        parts = [{"type": "text", "text": PROBE}, {"type": "text", "text": OTHER}]
-        shown = self._raw([{"role": "user", "content": parts}]) if self.takes_parts else ""
-        return shown.partition(PROBE)[2].partition(OTHER)[0] if OTHER in shown.partition(PROBE)[2] else "\n"
+        behind = self._parts.partition(PROBE)[2] if self.takes_parts else ""
+        return behind.partition(OTHER)[0] if OTHER in behind else "\n"
 
     @cached_property
     def takes_text(self) -> bool:
@@ -85,14 +83,14 @@ class Form:
         if makes_texts(self.lexed):
             return True
         first, second = {"role": "user", "content": PROBE}, {"role": "user", "content": OTHER}
-        parts = {"role": "user", "content": [{"type": "text", "text": text} for text in (PROBE, OTHER)]}
-        conversations = (
-            [first, second],
-            [{**first, "role": "system"}, second],
-            [first, {**second, "role": "assistant"}],
-            [parts],
-        )
-        return any(PROBE + OTHER in self._raw(messages) for messages in conversations)
+        pairs = ([first, second], [{**first, "role": "system"}, second], [first, {**second, "role": "assistant"}])
+        return any(PROBE + OTHER in shown for shown in (self._parts, *map(self._raw, pairs)))
+
+    @cached_property
+    def _parts(self) -> str:
+        """What it makes of a content that is a list of two texts."""
+        parts = [{"type": "text", "text": text} for text in (PROBE, OTHER)]
+        return self._raw([{"role": "user", "content": parts}])
 
     def _content(self, message: Message) -> Message:
         own = {key: value for key, value in message.items() if value is not None}

@@ -97,15 +97,17 @@ class ControlTokens:
         if GUARD not in text:
             return text
         plain = _GUARDS.sub("", text)
-        return plain if self._controls(plain) == self._controls(text) else text
+        without, kept = ([match["control"] for match in self._controls(one)] for one in (plain, text))
+        return plain if without == kept else text
 
-    def _controls(self, text: str) -> list[str]:
-        return [match["control"] for match in self._pieces.finditer(text) if match["control"]]
+    def _controls(self, text: str) -> list[re.Match[str]]:
+        return [match for match in self._pieces.finditer(text) if match["control"]]
 
     def last(self, text: str) -> re.Match[str] | None:
         """The last control token that is the template's alone to write."""
-        written = [match for match in self._pieces.finditer(text) if match["control"]]
-        return next((match for match in reversed(written) if match["control"] not in self.chosen.own), None)
+        return next(
+            (match for match in reversed(self._controls(text)) if match["control"] not in self.chosen.own), None
+        )
 
     def encode(self, text: str, first_virtual_id: int = 0, *, continued: bool = False) -> list[int]:
         """The ids of a marked text; `continued` says that other text stands before it.

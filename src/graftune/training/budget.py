@@ -66,12 +66,17 @@ def steps_of(recipe: Recipe, rows: int) -> int:
     return recipe.max_steps or max(1, round((recipe.epochs or DEFAULT_EPOCHS) * per_epoch))
 
 
+def points_every(recipe: Recipe, steps: int) -> int:
+    """How many steps lie between two points of the curve."""
+    return recipe.eval_every or max(1, steps // POINTS)
+
+
 def budget_of(recipe: Recipe, method: Method, rows: int, model: AdaptedModel) -> Budget:
     """Steps and rates for a method on that many training rows, on the base of ``model``."""
     width = model.anatomy.width
     (adapter,) = map(model.adapter, model.adapters)
     steps = steps_of(recipe, rows)
-    every = recipe.eval_every or max(1, steps // POINTS)
+    every = points_every(recipe, steps)
     on = Conditions(model.anatomy.kind, width, recipe.batch_size, steps)
     lr = recipe.learning_rate(method.preset, method.usual_rate(on))
     head = recipe.head_rate(method.preset, HEADS[on.kind] * on.scale())
