@@ -460,3 +460,20 @@ def test_ctrl_c_in_training(toys, graftune, tmp_path):
     assert graftune("train", "--out", tmp_path / "whole", *options).code == 0
     assert same(tensors(tmp_path / "cut"), tensors(tmp_path / "whole"))
     assert log(tmp_path / "cut") == log(tmp_path / "whole")
+
+
+def test_options_of_a_comparison_that_are_not_there_are_named(graftune, tmp_path):
+    out = ("--out", tmp_path / "out")
+    refused(graftune("compare", "--set", "compare.efort=quick", *out), "did you mean 'effort'")
+    refused(graftune("compare", "--methods", "lora(rnk=3)", *out), "did you mean 'rank'")
+    refused(graftune("compare", "--methods", "lorra(rank=3)", *out), "did you mean 'lora'")
+    assert not (tmp_path / "out").exists()
+
+
+def test_candidates_with_options_are_taken(toys, graftune, tmp_path):
+    more = ("--effort", "none", "--workers", "0", "--out", tmp_path / "out")
+    options = [one for one in flags(toys) if not str(one).startswith("method")]
+    done = graftune("compare", "--methods", "lora(rank=1),lora(rank=2)", *options, *more)
+    assert done.code == 0, done.err
+    found = [json.loads(line)["label"] for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert found == ["lora(rank=1)", "lora(rank=2)"]

@@ -153,12 +153,15 @@ def load(path: str | None, flags: dict[str, Any], settings: tuple[str, ...] = ()
         data["method"] = method
     for setting in settings:
         _apply(setting, data, sections, names)
+    for key in data.get("compare", {}):
+        if key not in Compare.model_fields:
+            raise unknown("key of compare", str(key), Compare.model_fields)
     try:
         recipe = Recipe(**data)
     except ValidationError as error:
         raise bad_value("recipe: bad value for", error) from error
     for name in filter(None, (recipe.method, *(recipe.methods or ()))):
-        check_method(name)
+        check_method(name.partition("(")[0].strip())  # a candidate's options are read where it is made
     return recipe.model_copy(update={"sections": checked_sections(sections)})
 
 
