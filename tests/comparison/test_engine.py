@@ -217,11 +217,13 @@ def test_what_a_comparison_takes_is_said_before_and_is_the_sum_of_its_trials(toy
 def test_an_estimate_counts_every_trial_of_the_plan():
     plan = Plan({"a": 1e-3, "b": None}, [0, 1, 2], 9, EFFORTS["normal"])
     cost = Cost(begin=2.0, step=0.5, choose_row=0.25, report_row=0.125, finish=3.0, memory=7.0, joules=10.0)
-    sizes = Sizes(short_steps=4, steps=16, choose_rows=8, curve_rows=2, curve_points=4, report_rows=40, folds=2)
-    found = estimate(plan, {"a": cost, "b": cost}, sizes)
-    search = 2 * (7 * (2 + 4 * 2 * 0.25 + 8 * 0.25) + (5 * 4 + 2 * 16) * 0.5)
+    sizes = Sizes(
+        short_steps=4, steps=16, choose_rows=8, curve_rows=2, short_points=3, points=4, report_rows=40, folds=2
+    )
+    found = estimate(plan, {"a": cost, "b": cost}, sizes, workers=2)
+    search = 2 * (7 * (2 + 8 * 0.25) + (5 * 3 + 2 * 4) * 2 * 0.25 + (5 * 4 + 2 * 16) * 0.5)
     reported = 3 * (2 + 4 * 2 * 0.25 + 16 * 0.5 + 40 * 0.125 + 3)
-    assert found == Estimate(search + 2 * reported, 7.0, 10 * (search + 2 * reported), 7 + 6)
+    assert found == Estimate((search + 2 * reported) / 2, 7.0, 10 * (search + 2 * reported), 7 + 6)
 
 
 @pytest.mark.parametrize(("length", "steps"), [({"max_steps": 400}, 100), ({"max_steps": 60}, 40), ({"epochs": 3}, 15)])

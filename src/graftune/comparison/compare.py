@@ -13,10 +13,11 @@ from rich.table import Table as RichTable
 from transformers import PreTrainedModel
 
 from graftune import files
-from graftune.comparison import folder, report, results, table, workers
+from graftune.comparison import folder, report, results, table, units, workers
 from graftune.comparison.assignment import Assignment
 from graftune.comparison.assignment import quiet as quiet_trial
-from graftune.comparison.estimate import Cost, Sizes, estimate
+from graftune.comparison.candidates import Candidate
+from graftune.comparison.estimate import Cost, Estimate, Sizes, estimate
 from graftune.comparison.plan import Plan, Trial
 from graftune.comparison.settings import Settings, settings_of
 from graftune.comparison.timed import STEPS
@@ -150,38 +151,54 @@ def _carry_out(
         given = Assignment(recipe, candidate, one, place, settings.choosing, base, tokenizer)
         running[pool.submit(run, given, tell)] = one
 
+    expected: Estimate | None = None
+    began = time.perf_counter()
     with workers.of(settings, base) as (run, pool, count):
         if settings.is_long and not lines:
-            costs = _timed(run, plan, recipe, settings, base, tokenizer)
-            expected = estimate(plan, costs, sizes)
-            say(f"this will take {expected.said(count)} (from {STEPS} timed steps of each candidate)")
+            costs = _timed(run, pool, plan, recipe, settings, base, tokenizer)
+            expected = estimate(plan, costs, sizes, count)
+            say(f"this will take {expected.said()} (from {STEPS} timed steps of each candidate)")
             if distributed.first():
                 files.write_json(out / "estimate.json", asdict(expected))
+            began = time.perf_counter()
         while True:
             ready = [one for one in plan.ready([line.finished for line in lines]) if one not in running.values()]
             for one in ready[: count - len(running)]:
                 begin(one, run, pool)
             if not running:
-                return
+                break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 running.pop(future)
                 lines.append(_kept(out, future.result()))
+    if expected is not None:
+        took = time.perf_counter() - began
+        say(f"it took {units.duration(took)}, where {units.duration(expected.seconds)} were estimated")
+        if distributed.first():
+            files.write_json(out / "estimate.json", {**asdict(expected), "took": took})
 
 
 def _timed(
-    run: Run, plan: Plan, recipe: Recipe, settings: Settings, base: PreTrainedModel | None, tokenizer: Any
+    run: Run,
+    pool: Executor,
+    plan: Plan,
+    recipe: Recipe,
+    settings: Settings,
+    base: PreTrainedModel | None,
+    tokenizer: Any,
 ) -> dict[str, Cost]:
-    """What each candidate costs; nothing for one whose timed start fails: its trials will say why."""
-    costs = {}
-    for one in settings.chosen:
+    """What each candidate costs beside as many others as there will be; one whose timed start fails is left out."""
+
+    def cost(one: Candidate) -> Cost | None:
         trial = Trial("timing", one.label, plan.tuning, plan.centres[one.label])
         began = time.perf_counter()
         line = run(Assignment(recipe, one, trial, Path(), settings.choosing, base, tokenizer), quiet_trial)
-        if line["status"] == "done":
-            names = [field.name for field in fields(Cost)]
-            cost = Cost(**{name: line[name] for name in names})
-            costs[one.label] = replace(cost, begin=cost.begin + time.perf_counter() - began - line["seconds"])
-    return costs
+        if line["status"] != "done":
+            return None  # its trials will say why
+        found = Cost(**{field.name: line[field.name] for field in fields(Cost)})
+        return replace(found, begin=found.begin + time.perf_counter() - began - line["seconds"])
+
+    costs = {one.label: pool.submit(cost, one) for one in settings.chosen}
+    return {label: found for label, future in costs.items() if (found := future.result()) is not None}
 
 
 def _kept(out: Path, line: dict[str, Any]) -> results.Run:

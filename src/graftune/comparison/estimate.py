@@ -27,18 +27,17 @@ class Cost:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of a whole plan by one worker after another, the largest peak of memory, and the energy."""
+    """Seconds of a whole plan, the largest peak of memory, and the energy."""
 
     seconds: float
     memory: float | None
     joules: float
     trials: int
 
-    def said(self, workers: int = 1) -> str:
+    def said(self) -> str:
         """In words, before the start."""
         memory = "" if self.memory is None else f", up to {units.size_in_bytes(self.memory)} above the base"
-        time = units.duration(self.seconds / workers)
-        return f"about {self.trials} trials, {time}{memory}, {units.energy(self.joules)}"
+        return f"about {self.trials} trials, {units.duration(self.seconds)}{memory}, {units.energy(self.joules)}"
 
 
 @dataclass(frozen=True)
@@ -49,28 +48,32 @@ class Sizes:
     steps: int
     choose_rows: int
     curve_rows: int
-    curve_points: int
+    short_points: int
+    """Points of a short run's curve; `points` are those of a full one."""
+    points: int
     report_rows: int
     folds: int = 1
     """How often a trial of the search trains and chooses, on other rows each time."""
 
 
-def estimate(plan: Plan, costs: Mapping[str, Cost], sizes: Sizes) -> Estimate:
-    """Sum the trials that the plan will have where no search is extended."""
+def estimate(plan: Plan, costs: Mapping[str, Cost], sizes: Sizes, workers: int = 1) -> Estimate:
+    """Sum the trials that the plan will have where no search is extended, and share them out among workers."""
     seconds = joules = 0.0
     trials = 0
     peaks: Sequence[float] = [cost.memory for cost in costs.values() if cost.memory is not None]
     for label, cost in costs.items():
-        curve = sizes.curve_points * sizes.curve_rows * cost.choose_row
+        short_curve, curve = (
+            count * sizes.curve_rows * cost.choose_row for count in (sizes.short_points, sizes.points)
+        )
         searched = plan.searches(label)
         effort = plan.effort
         short, full = (effort.points + effort.refine, 2 * effort.confirm) if searched else (0, 0)
         reported = len(plan.seeds) * len(plan.sizes)
-        choosing = cost.begin + curve + sizes.choose_rows * cost.choose_row
-        trained = short * sizes.short_steps + full * sizes.steps
-        own = sizes.folds * ((short + full) * choosing + trained * cost.step)
+        choosing = cost.begin + sizes.choose_rows * cost.choose_row
+        searching = short * (choosing + short_curve + sizes.short_steps * cost.step)
+        own = sizes.folds * (searching + full * (choosing + curve + sizes.steps * cost.step))
         own += reported * (
             cost.begin + curve + sizes.steps * cost.step + sizes.report_rows * cost.report_row + cost.finish
         )
         seconds, joules, trials = seconds + own, joules + own * cost.joules, trials + short + full + reported
-    return Estimate(seconds, max(peaks, default=None), joules, trials)
+    return Estimate(seconds / workers, max(peaks, default=None), joules, trials)

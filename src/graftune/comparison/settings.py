@@ -97,12 +97,14 @@ class Settings:
         """The steps and rows of the plan's trials."""
         rows = len(self.splits.to_train(self.recipe.seed).rows)
         steps = steps_of(self.recipe, rows - chosen_by(rows) if self.choosing else rows)
+        short = short_run(steps, self.effort.share)
         return Sizes(
-            short_steps=short_run(steps, self.effort.share),
+            short_steps=short,
             steps=steps,
             choose_rows=chosen_by(rows),
             curve_rows=min(CURVE_ROWS, chosen_by(rows)),
-            curve_points=-(-steps // points_every(self.recipe, steps)),
+            short_points=-(-short // points_every(self.recipe, short)),
+            points=-(-steps // points_every(self.recipe, steps)),
             report_rows=len(self.splits.tables.eval.rows),
             folds=FOLDS if rows < FEW else 1,
         )

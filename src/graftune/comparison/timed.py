@@ -13,14 +13,17 @@ from graftune.comparison.measure import inference, peak_memory
 from graftune.comparison.splits import Splits
 from graftune.training.trained import CURVE_ROWS, evaluate, train_adapter
 
-STEPS = 4  # of which the first warms up, and the last is followed by an evaluation
+STEPS = 8  # of which the first warms up, and the last alone is followed by an evaluation
 ROWS = 16  # that are answered
 
 
 def timed(given: Assignment, tell: Tell) -> dict[str, Any]:
     """The seconds of its parts, as `estimate.Cost` has them, its peak of memory, and joules for each second."""
     began = time.perf_counter()
-    recipe, splits = given.own_recipe.model_copy(update={"max_steps": STEPS, "epochs": None}), Splits.read(given.recipe)
+    recipe, splits = (
+        given.own_recipe.model_copy(update={"max_steps": STEPS, "epochs": None, "eval_every": STEPS}),
+        Splits.read(given.recipe),
+    )
     train, held = splits.pair(recipe.seed)
     experiment = given.prepared(recipe, splits, train, held)
     reports: list[float] = []
