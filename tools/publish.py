@@ -24,8 +24,12 @@ COLUMNS = (
     "peak_memory_bytes",
     "cpu_seconds",
     "joules",
-    "inference_seconds_per_example",
-    "base_inference_seconds_per_example",
+    "joules_per_answer",
+    "latency",
+    "latency_ratio",
+    "batched",
+    "batched_ratio",
+    "merged_ratio",
 )
 
 

@@ -65,7 +65,9 @@ def test_everything_is_written(done):
     assert found["hard-prompt"]["peak_memory_bytes"] is None
     lora = found["lora"]
     assert len(lora["curve"]) == 2
-    assert lora["inference_seconds_per_example"] > 0
+    alone, many = lora["inference"]
+    assert (alone["batch"], many["batch"]) == (1, 32)
+    assert all(speed[name] > 0 for speed in (alone, many) for name in ("adapter", "base", "merged"))
     assert lora["bytes_stored"] > 0
     text, page = (out / "table.md").read_text(), (out / "report.html").read_text()
     for name in found:

@@ -28,7 +28,7 @@ from training.tiny import classification_rows, write
 #: What a trial measures of time, memory and energy: never the same twice.
 MEASURED = {
     *("train_seconds", "tokens_per_second", "peak_memory_bytes", "cpu_seconds", "joules", "joules_per_answer"),
-    *("inference_seconds_per_example", "base_inference_seconds_per_example"),
+    "inference",
 }
 
 

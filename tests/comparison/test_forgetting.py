@@ -38,6 +38,7 @@ from graftune.comparison.forgetting import Forgetting, forgetting
 from graftune.comparison.sides import Sides
 from graftune.datasets import Row
 from graftune.datasets.values import Answer
+from graftune.errors import GraftuneError
 from graftune.inference.running import encoder_for
 from graftune.methods.method import make
 from graftune.model.adapted import AdaptedModel
@@ -72,9 +73,9 @@ class Case:
     def model(self) -> AdaptedModel:
         return self.trained.model
 
-    def measured(self, texts=TEXTS, rows=None) -> Forgetting:
+    def measured(self, texts=TEXTS, rows=None, inputs=200) -> Forgetting:
         tables = SimpleNamespace(eval=SimpleNamespace(rows=self.rows if rows is None else rows))
-        return forgetting(self.trained, SimpleNamespace(tables=tables), texts)
+        return forgetting(self.trained, SimpleNamespace(tables=tables), texts, inputs)
 
     def sides(self, ids, placed=None, **inputs):
         """Both outputs for one row; `placed` is what the adapter reads where it is not what the base reads."""
@@ -274,11 +275,10 @@ def test_drift_of_images_of_two_sizes(kind, tmp_path):
 def test_rows_and_places_are_spread_evenly(monkeypatch):
     one = decoder()
     whole = one.measured()
-    monkeypatch.setattr(module, "INPUTS", 2)
-    few = one.measured()
+    few = one.measured(inputs=2)
     assert few.kl_task.sums == pytest.approx(whole.kl_task.sums[[0, 2]], rel=TOLERANCE)
     monkeypatch.setattr(module, "PLACES", 3)
-    assert one.measured().kl_task.counts.tolist() == [3, 2]  # "x" and a new line
+    assert one.measured(inputs=2).kl_task.counts.tolist() == [3, 2]  # "x" and a new line
 
 
 # On neutral passages ----------------------------------------------------------------------------------------
@@ -480,3 +480,18 @@ def test_the_passages_of_the_package():
 def test_passages_stand_between_blank_lines():
     assert neutral.split("\n a b\nc \n\n \n\nd\n") == ("a b c", "d")
     assert neutral.split(" \n") == ()
+
+
+def test_neutral_passages_of_ones_own(tmp_path):
+    file = tmp_path / "mine.txt"
+    file.write_text("First,\nand on.\n\n\nSecond.\n", encoding="utf-8")
+    assert neutral.passages(str(file)) == ("First, and on.", "Second.")
+
+
+@pytest.mark.parametrize("content", [None, b"\n \n", b"\xff\xfe broken"])
+def test_neutral_passages_that_are_none_are_refused(tmp_path, content):
+    file = tmp_path / "mine.txt"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(GraftuneError, match="neutral passages"):
+        neutral.passages(str(file))

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from graftune.comparison import plots, report, results, row_plots, summary, table, units
+from graftune.comparison import plots, rate_plots, report, results, row_plots, summary, table, units
 from graftune.comparison import sentences as words
 from graftune.errors import GraftuneError
 
@@ -53,8 +53,10 @@ def run(label: str, bleu: float, seed: int = 0, stored: int = 1000, **more: Any)
         "train_seconds": 100.0 + seed,
         "tokens_per_second": 5000.0,
         "peak_memory_bytes": 3 * 2**28,
-        "inference_seconds_per_example": 0.06,
-        "base_inference_seconds_per_example": 0.05,
+        "inference": [
+            {"batch": 1, "adapter": 0.06, "base": 0.05, "merged": 0.0505},
+            {"batch": 32, "adapter": 0.022, "base": 0.02, "merged": 0.02},
+        ],
         "train_loss": 1.0,
         "curve": [{"step": s, "loss": 3 - s / 50, "eval_loss": 3.1 - s / 60} for s in (0, 50, 100)],
         "examples": [{"input": "name : X", "prediction": f"{label} says X.", "references": ["X it is."]}],
@@ -187,10 +189,10 @@ def test_a_method_with_some_failed_seeds_keeps_its_place_and_says_so() -> None:
     assert first.note == "1 of 2 seeds failed: out of memory"
 
 
-def test_inference_ratio_is_taken_within_each_run() -> None:
+def test_the_ratio_of_latencies_is_taken_within_each_run() -> None:
     (row,) = summary.rows(comparison(run("A", 1)))
-    assert row.inference_ratio is not None
-    assert math.isclose(row.inference_ratio.mean, 1.2)
+    assert row.latency_ratio is not None
+    assert math.isclose(row.latency_ratio.mean, 1.2)
 
 
 # --- the verdict ---
@@ -410,3 +412,27 @@ def test_curves_over_rows_are_means_over_seeds(tmp_path: Path) -> None:
     assert row_plots.by_rows(made) == {"LoRA": {50: 15.0, 2000: 30.0}}
     assert "How much data it takes" in report.html(made)
     assert "How much data it takes" not in report.html(comparison(run("LoRA", 30)))
+
+
+def test_what_an_answer_costs_stands_beside_the_base_and_merged() -> None:
+    shape = {
+        column.heading: column.text for column in table.columns(comparison(run("LoRA", 30, joules_per_answer=0.5)))
+    }
+    (row,) = summary.rows(comparison(run("LoRA", 30, joules_per_answer=0.5, joules=90.0)))
+    assert shape["ms alone (of base)"](row) == "60 (1.20×, merged 1.01×)"
+    assert shape["ms in 32 (of base)"](row) == "22 (1.10×)"
+    assert shape["energy (1,000 answers)"](row) == "90 J (500 J)"
+
+
+def test_each_trial_of_a_search_is_drawn_against_what_it_changed() -> None:
+    def tried(label: str, rate: float, score: float, change: float, stage: str = "screen") -> dict[str, Any]:
+        return run(label, 0, 1000, stage=stage, rate=rate, score=score, forgetting={"kl_task": change})
+
+    runs = [tried("lora", 1e-3, -2.0, 0.1), tried("lora", 3e-3, -1.5, 0.4), tried("ia3", 1e-2, -1.8, 0.2)]
+    runs.append(tried("ia3", 1e-2, -1.2, 0.3, "confirm"))
+    runs.append(tried("lora", 1e-1, math.nan, 9.0))  # it diverged
+    plots_of = rate_plots.changes(comparison(*runs), "kl_task")
+    assert [plot["label"] for plot in plots_of] == ["lora", "ia3"]
+    assert rate_plots.changes(comparison(*runs), "drift") == []
+    assert "Learning against forgetting" in page(*runs, run("lora", 30))[0]
+    assert "Learning against forgetting" not in page(run("lora", 30))[0]

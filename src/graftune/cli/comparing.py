@@ -39,6 +39,10 @@ def compare(
         str | None, typer.Option(help="Column of groups, some of which are never trained on.", metavar="COLUMN")
     ] = None,
     test: Annotated[str | None, typer.Option(help="One more file to report on.", metavar="FILE")] = None,
+    neutral: Annotated[
+        str | None,
+        typer.Option(help="Text file of passages to measure forgetting on (default: the package's).", metavar="FILE"),
+    ] = None,
     workers: Annotated[str | None, typer.Option(help="Trials at a time, or ray (default: 1).", metavar="N|ray")] = None,
     out: o.Out = Path("runs/compare"),
     base: o.Base = None,
@@ -68,7 +72,7 @@ def compare(
     names = None if methods is None else split(methods)
     flags = {
         "effort": effort, "known": pairs("known", known), "limit": pairs("limit", limit), "group": group, "test": test,
-        "rows": None if rows is None else split(rows), "workers": workers,
+        "neutral": neutral, "rows": None if rows is None else split(rows), "workers": workers,
         "methods": names, "seeds": seeds, "base": base, "task": task, "train": train, "eval": eval,
         "input": input, "target": target, "batch_size": batch_size, "max_steps": max_steps, "epochs": epochs,
         "lr": lr, "seed": seed, "precision": precision, "train_rows": train_rows, "eval_rows": eval_rows,

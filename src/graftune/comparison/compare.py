@@ -18,6 +18,7 @@ from graftune.comparison.assignment import Assignment
 from graftune.comparison.assignment import quiet as quiet_trial
 from graftune.comparison.candidates import Candidate
 from graftune.comparison.estimate import Cost, Estimate, Sizes, estimate
+from graftune.comparison.lines import Run as Line
 from graftune.comparison.plan import Plan, Trial
 from graftune.comparison.settings import Settings, settings_of
 from graftune.comparison.timed import STEPS
@@ -201,8 +202,8 @@ def _timed(
     return {label: found for label, future in costs.items() if (found := future.result()) is not None}
 
 
-def _kept(out: Path, line: dict[str, Any]) -> results.Run:
+def _kept(out: Path, line: dict[str, Any]) -> Line:
     """Write a line, and the figures of its rows beside it."""
     if distributed.first():
         folder.append(out, line)
-    return results.Run.model_validate(distributed.told(line))
+    return Line.model_validate(distributed.told(line))

@@ -71,20 +71,22 @@ class Forgetting:
         return means
 
 
-def forgetting(trained: TrainedAdapter, experiment: Experiment, texts: Sequence[str] | None = None) -> Forgetting:
-    """What the adapter changes on the evaluation inputs and on neutral texts, by default those of the package.
+def forgetting(
+    trained: TrainedAdapter, experiment: Experiment, texts: Sequence[str], inputs: int = INPUTS
+) -> Forgetting:
+    """What the adapter changes on some of the evaluation inputs and on neutral texts.
 
     A method that is not trained changes nothing in the base, and nothing is measured.
     """
     if not trained.model.adapter(trained.name).method.trainable:
         return Forgetting()
     sides = Sides(trained)
-    rows = _spread(experiment.tables.eval.rows, INPUTS)
+    rows = _spread(experiment.tables.eval.rows, inputs)
     with evaluating(trained.model):
         if not sides.has_words:
             return Forgetting(drift=_drift(sides, trained, rows))
         kl = _kl(sides, trained, rows)
-        base, adapted = _bits(sides, trained, neutral.passages() if texts is None else texts)
+        base, adapted = _bits(sides, trained, texts)
     return Forgetting(kl_task=kl, base_bits=base, adapted_bits=adapted)
 
 

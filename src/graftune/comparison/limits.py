@@ -1,4 +1,4 @@
-"""Limits of what a user can afford: stored bytes, peak memory, milliseconds for an answer."""
+"""Limits of what a user can afford: stored bytes, peak memory, milliseconds for an answer alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BYTES: Final = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2*
 KINDS: Final[dict[str, tuple[Callable[[MethodRow], Stat | None], Mapping[str, float]]]] = {
     "stored": (lambda row: row.bytes_stored, _BYTES),
     "memory": (lambda row: row.peak_memory_bytes, _BYTES),
-    "ms": (lambda row: row.inference_seconds_per_example, {"": 1e-3, "ms": 1e-3, "s": 1.0}),
+    "ms": (lambda row: row.latency, {"": 1e-3, "ms": 1e-3, "s": 1.0}),
 }
 
 

@@ -8,12 +8,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
 from torch import Tensor, nn
 
 from graftune.inference.timing import timing_call
+from graftune.model.adapted import AdaptedModel
+from graftune.model.merge import is_exact
 from graftune.templates.template import Template
 from graftune.training.allocator import give_back_freed_memory
 from graftune.training.prepare import Experiment
@@ -21,8 +24,8 @@ from graftune.training.trained import TrainedAdapter
 
 PAGE = 4096  # bytes
 
-#: What inference is timed on.
-TIMED_ROWS = 8
+#: Sizes of a batch that inference is timed with, and how many batches: an answer alone, and many at once.
+BATCHES = {1: 4, 32: 1}
 
 
 class Peak:
@@ -73,11 +76,11 @@ def peak_memory() -> Iterator[Peak]:
     peak.bytes = None if high is None else max(0, high - start)
 
 
-def in_turns(first: Callable[[], object], second: Callable[[], object], rounds: int = 3) -> tuple[float, float]:
-    """Median seconds of two functions run in turns, after one warm-up each."""
-    times: tuple[list[float], list[float]] = ([], [])
+def in_turns(*functions: Callable[[], object], rounds: int = 3) -> list[float]:
+    """Median seconds of each of the functions, run in turns after one warm-up each."""
+    times: list[list[float]] = [[] for _ in functions]
     for turn in range(rounds + 1):
-        for function, kept in zip((first, second), times, strict=True):
+        for function, kept in zip(functions, times, strict=True):
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             began = time.perf_counter()
@@ -86,19 +89,39 @@ def in_turns(first: Callable[[], object], second: Callable[[], object], rounds: 
                 torch.cuda.synchronize()
             if turn:
                 kept.append(time.perf_counter() - began)
-    return statistics.median(times[0]), statistics.median(times[1])
+    return [statistics.median(kept) for kept in times]
 
 
-def inference(trained: TrainedAdapter, experiment: Experiment) -> tuple[float, float]:
-    """Seconds per example with the adapter and without it, in turns, on the same rows.
+def inference(trained: TrainedAdapter, experiment: Experiment) -> list[dict[str, float | None]]:
+    """Seconds per example by size of the batch: `adapter`, `base` without it, and `merged`, in turns on the same rows.
 
-    Generation writes the same number of tokens on both sides; other tasks run one forward pass. The base gets
-    the task's own template: what a method puts around the input is part of its cost.
+    Generation writes the same number of tokens on all sides; other tasks run one forward pass. The base gets
+    the task's own template: what a method puts around the input is part of its cost. `merged` is the base with the
+    adapter folded into its weights, None where that is not exact or a second base does not fit into memory.
     """
-    task = experiment.task
-    rows = experiment.tables.eval.rows[:TIMED_ROWS]
-    templates = (trained.encoder.template, Template(task.task.template))
-    names = (trained.name, None)
-    own, plain = (timing_call(trained.model, task, rows, *each) for each in zip(templates, names, strict=True))
-    mine, base = in_turns(lambda: own(trained.name), lambda: plain(None))
-    return mine / len(rows), base / len(rows)
+    task, rows = experiment.task, experiment.tables.eval.rows
+    own, plain = trained.encoder.template, Template(task.task.template)
+    merged = _merged(trained)
+    found: list[dict[str, float | None]] = []
+    for size, batches in BATCHES.items():
+        groups = [[rows[(start + place) % len(rows)] for place in range(size)] for start in range(batches)]
+
+        def side(model: AdaptedModel, template: Template, name: str | None, groups: Any = groups) -> Callable[[], Any]:
+            calls = [timing_call(model, task, group, template, name) for group in groups]
+            return lambda: [call(name) for call in calls]
+
+        sides = [side(trained.model, own, trained.name), side(trained.model, plain, None)]
+        sides += [side(merged, own, None)] if merged is not None else []
+        seconds = dict(zip(("adapter", "base", "merged"), in_turns(*sides), strict=False))
+        each = {name: value / (size * batches) for name, value in seconds.items()}
+        found.append({"batch": size, "merged": None, **each})
+    return found
+
+
+def _merged(trained: TrainedAdapter) -> AdaptedModel | None:
+    """The base with the adapter in its weights, as a model without adapters."""
+    adapter, base = trained.model.adapter(trained.name), trained.model.base
+    size = sum(parameter.nbytes for parameter in base.parameters())
+    if not adapter.parts or not is_exact(adapter) or size > psutil.virtual_memory().available / 2:
+        return None
+    return AdaptedModel(trained.model.merge(trained.name))

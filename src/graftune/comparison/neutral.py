@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from graftune.comparison.sides import Reading, Sides
+from graftune.errors import GraftuneError
 from graftune.inference.running import encoder_for
 from graftune.tasks.features import PromptEncoder
 from graftune.tasks.writing import BoundWriting
@@ -25,9 +26,29 @@ MASKED: Final = 0.15  # of a passage's tokens, as BERT was trained with: Devlin 
 
 
 @cache
-def passages() -> tuple[str, ...]:
-    """The passages of the package: English and Chinese prose on many subjects."""
-    return split((Path(__file__).parent / "neutral.txt").read_text(encoding="utf-8"))
+def passages(file: str | None = None) -> tuple[str, ...]:
+    """The passages of a text file, or of the package: English and Chinese prose on many subjects.
+
+    Raises GraftuneError for a file that cannot be read, or has none.
+    """
+    path = Path(__file__).parent / "neutral.txt" if file is None else Path(file)
+    try:
+        found = split(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise GraftuneError(
+            "the neutral passages cannot be read",
+            received=f"{path}: {error}",
+            expected="a text file in UTF-8, with a blank line between passages",
+            do="name another file, or leave --neutral out to take the passages of the package",
+        ) from error
+    if not found:
+        raise GraftuneError(
+            "there are no neutral passages",
+            received=f"{path}, without any text",
+            expected="passages of plain text, with a blank line between them",
+            do="name another file, or leave --neutral out to take the passages of the package",
+        )
+    return found
 
 
 def split(text: str) -> tuple[str, ...]:

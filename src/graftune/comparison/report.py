@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from graftune import files
 from graftune.comparison import plots, rate_plots, row_plots, sentences, summary, table, units
-from graftune.comparison.results import Comparison, Run, load, slug
+from graftune.comparison.lines import Run
+from graftune.comparison.results import Comparison, load, slug
 from graftune.comparison.summary import MethodRow, Stat, rows
 
 INPUTS: Final = 3  # how many generated examples are shown
@@ -35,6 +36,12 @@ def html(comparison: Comparison) -> str:
     columns = table.columns(comparison)
     sizes = [1024**power for power in range(1, 5)]
     extra = [_metric_column(name, every) for name in others]
+    measured = {name for run in comparison.runs for name in run.forgetting}
+    change = next((name for name in _CHANGES if name in measured), "kl_task")
+
+    def _change(row: MethodRow) -> Stat | None:
+        return row.forgetting.get(change)
+
     present = {plots.family(row.method) for row in every if row.done and not row.untrained}
     return environment.get_template("report.html.j2").render(
         header=header,
@@ -53,11 +60,13 @@ def html(comparison: Comparison) -> str:
             plots.scatter("stored", every, header.metric, digits, "parameters stored", _stored, units.count, log=True),
             plots.scatter("time", every, header.metric, digits, "training time", _time, units.duration, (60, 3600)),
             plots.scatter("energy", every, header.metric, digits, "energy of training", _joules, units.energy),
-            plots.scatter("forgetting", every, header.metric, digits, *_forgetting(every)),
+            plots.scatter("forgetting", every, header.metric, digits, _CHANGES[change], _change, "{:.2g}".format),
             plots.scatter("memory", every, header.metric, digits, "peak memory", _memory, units.size_in_bytes, sizes),
         ],
         curves=plots.curves(every),
         rates=rate_plots.rates(comparison),
+        changes=rate_plots.changes(comparison, change),
+        changed=_CHANGES[change],
         by_rows=row_plots.curves(comparison),
         chosen_by="the loss" if comparison.writes else header.metric,
         trials=[_trial(run) for run in comparison.runs],
@@ -132,11 +141,6 @@ _CHANGES: Final = {
     "kl_task": "forgetting: KL to the base, nats per token",
     "drift": "drift of the hidden states, 1 - cosine",
 }
-
-
-def _forgetting(every: Sequence[MethodRow]) -> tuple[str, Callable[[MethodRow], Stat | None], Callable[[float], str]]:
-    name = next((name for name in _CHANGES for row in every if name in row.forgetting), "kl_task")
-    return _CHANGES[name], lambda row: row.forgetting.get(name), lambda value: f"{value:.2g}"
 
 
 def _trial(run: Run) -> dict[str, str]:

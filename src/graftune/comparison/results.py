@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any
 
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
-from graftune.comparison.plan import Finished, Stage, Trial
+from graftune.comparison.lines import Run
+from graftune.comparison.plan import Finished
 from graftune.errors import GraftuneError, unknown
-
-OVERFIT: Final = 1.05  # a final eval loss above this many times its own minimum counts as overfitting
-
-LOWER_IS_BETTER: Final = frozenset({"loss", "perplexity", "wer", "cer", "ter", "mae", "mse", "rmse"})
-
-
-def sign(metric: str) -> int:
-    """1 where larger is better, -1 where smaller is."""
-    return -1 if metric.lower() in LOWER_IS_BETTER else 1
 
 
 def slug(label: str) -> str:
@@ -53,92 +44,6 @@ class Header(BaseModel):
     created: str = ""
     data: dict[str, str] = Field(default_factory=dict)
     """Fingerprints of the rows, by split."""
-
-
-class CurvePoint(BaseModel):
-    """One measured step of a training run."""
-
-    step: int
-    loss: float | None = None
-    eval_loss: float | None = None
-
-
-class Example(BaseModel):
-    """One generated output beside what was asked for."""
-
-    input: str
-    prediction: str
-    references: list[str] = Field(default_factory=list)
-
-
-class Run(BaseModel):
-    """One trial: a method with one seed. A failed one has an error and none of the measurements.
-
-    `score` is what the rate was chosen by, on rows that are not reported. A failed one with `again` is tried again
-    when the comparison is started again.
-    """
-
-    method: str
-    label: str
-    seed: int
-    stage: Stage = "report"
-    rate: float | None = None
-    head_rate: float | None = None
-    share: float = 1.0
-    rows: int | None = None
-    score: float | None = None
-    again: bool = False
-    steps: int | None = None
-    cpu_seconds: float | None = None
-    joules: float | None = None
-    energy_source: str = ""
-    joules_per_answer: float | None = None
-    merges: bool = False
-    forgetting: dict[str, float] = Field(default_factory=dict)
-    status: Literal["done", "failed"]
-    error: str | None = None
-    metrics: dict[str, float] = Field(default_factory=dict)
-    parameters_trained: int | None = None
-    parameters_stored: int | None = None
-    bytes_stored: int | None = None
-    train_seconds: float | None = None
-    tokens_per_second: float | None = None
-    peak_memory_bytes: float | None = None
-    inference_seconds_per_example: float | None = None
-    base_inference_seconds_per_example: float | None = None
-    train_loss: float | None = None
-    curve: list[CurvePoint] = Field(default_factory=list)
-    examples: list[Example] = Field(default_factory=list)
-    untrained: bool = False
-
-    @property
-    def to_repeat(self) -> bool:
-        """Whether it is tried again when the comparison is started again."""
-        return self.again or (self.status == "failed" and self.stage == "report")
-
-    @property
-    def finished(self) -> Finished:
-        """The trial, and the score that its rate is chosen by."""
-        trial = Trial(self.stage, self.label, self.seed, self.rate, self.share, self.head_rate, self.rows)
-        return Finished(trial, self.score if self.status == "done" else None)
-
-    @property
-    def inference_ratio(self) -> float | None:
-        """Generation time relative to the plain base, measured in the same run."""
-        own, base = self.inference_seconds_per_example, self.base_inference_seconds_per_example
-        return own / base if own is not None and base else None
-
-    @property
-    def eval_losses(self) -> list[float]:
-        """The losses on held-out rows along the curve, without those that are no numbers."""
-        losses = (point.eval_loss for point in self.curve)
-        return [loss for loss in losses if loss is not None and math.isfinite(loss)]
-
-    @property
-    def overfits(self) -> bool:
-        """Whether the eval loss ended well above its own minimum."""
-        losses = self.eval_losses
-        return bool(losses) and losses[-1] > OVERFIT * min(losses)
 
 
 class Comparison(BaseModel):
@@ -232,18 +137,3 @@ def _unreadable(place: object, why: str) -> GraftuneError:
     return GraftuneError(
         f"cannot read {place}", received=why, expected="what the comparison wrote", do="repair or remove it"
     )
-
-
-EXAMPLES = 3  # of its predictions that a run keeps for the report
-
-
-def examples(predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first predictions, where there is a shorter form for a report in that."""
-    return [
-        {
-            "input": p["input"],
-            "prediction": str(p["prediction"]),
-            "references": [str(r) for r in p.get("references", [p.get("target", "")])],
-        }
-        for p in ({**one, **one.get("shown", {})} for one in predictions[:EXAMPLES])
-    ]

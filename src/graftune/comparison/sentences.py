@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from graftune.comparison import limits, search
-from graftune.comparison.results import Comparison, Run
+from graftune.comparison.lines import Run
+from graftune.comparison.results import Comparison
 from graftune.comparison.summary import MethodRow, decimals, quality, rows
 from graftune.comparison.units import count, size_in_bytes
 from graftune.comparison.verdict import Judgement, judge

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from graftune.comparison import limits
+from graftune.comparison import limits, neutral
 from graftune.comparison.assignment import short_run
 from graftune.comparison.candidates import Candidate, candidates
 from graftune.comparison.estimate import Sizes
@@ -176,6 +177,10 @@ def settings_of(recipe: Recipe, methods: Sequence[Method | str] | None, seeds: i
     if effort.points and any(one.method.trainable for one in chosen):
         splits.check()
     data = {"train": splits.tables.train.fingerprint, "evaluate": splits.tables.eval.fingerprint}
+    if splits.test is not None:
+        data["test"] = splits.test.fingerprint
+    if recipe.compare.neutral is not None:
+        data["tell forgetting"] = sha256("\n".join(neutral.passages(recipe.compare.neutral)).encode()).hexdigest()
     return Settings(recipe, chosen, [recipe.seed + k for k in range(count)], effort, splits, data)
 
 

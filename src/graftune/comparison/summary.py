@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from graftune.comparison.results import Comparison, Run, sign
+from graftune.comparison.lines import Run, sign
+from graftune.comparison.results import Comparison
 from graftune.comparison.units import DASH
 
 
@@ -46,8 +47,12 @@ class MethodRow:
     train_seconds: Stat | None = None
     tokens_per_second: Stat | None = None
     peak_memory_bytes: Stat | None = None
-    inference_seconds_per_example: Stat | None = None
-    inference_ratio: Stat | None = None
+    latency: Stat | None = None
+    latency_ratio: Stat | None = None
+    batched: Stat | None = None
+    batched_ratio: Stat | None = None
+    merged_ratio: Stat | None = None
+    joules_per_answer: Stat | None = None
     rate: Stat | None = None
     joules: Stat | None = None
     forgetting: dict[str, Stat] = field(default_factory=dict)
@@ -76,8 +81,8 @@ class MethodRow:
 
 _MEASURED: Final = (
     "parameters_trained", "parameters_stored", "bytes_stored", "train_seconds", "tokens_per_second",
-    "peak_memory_bytes", "inference_seconds_per_example", "inference_ratio",
-    "rate", "joules",
+    "peak_memory_bytes", "latency", "latency_ratio", "batched", "batched_ratio", "merged_ratio",
+    "rate", "joules", "joules_per_answer",
 )  # fmt: skip
 
 

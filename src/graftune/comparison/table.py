@@ -47,10 +47,18 @@ def columns(comparison: Comparison) -> list[Column]:
     def peak(row: MethodRow) -> str:
         return shown(row.peak_memory_bytes, size_in_bytes)
 
-    def inference(row: MethodRow) -> str:
-        time = shown(row.inference_seconds_per_example, lambda s: f"{1000 * s:.3g}")
-        return f"{time} ({row.inference_ratio.mean:.2f}{TIMES})" if row.inference_ratio else time
+    def used(row: MethodRow) -> str:
+        per_thousand = shown(row.joules_per_answer, lambda joules: energy(1000 * joules))
+        return f"{shown(row.joules, energy)} ({per_thousand})" if row.joules_per_answer else shown(row.joules, energy)
 
+    def latency(row: MethodRow) -> str:
+        merged = f", merged {row.merged_ratio.mean:.2f}{TIMES}" if row.merged_ratio else ""
+        return _timed(row.latency, row.latency_ratio, merged)
+
+    def batched(row: MethodRow) -> str:
+        return _timed(row.batched, row.batched_ratio)
+
+    largest = max((speed.batch for run in comparison.reported for speed in run.inference), default=32)
     judgement = judge(comparison)
 
     def score(row: MethodRow) -> str:
@@ -69,9 +77,15 @@ def columns(comparison: Comparison) -> list[Column]:
         Column("training", lambda r: shown(r.train_seconds, duration), lambda r: r.train_seconds),
         Column("tokens/s", lambda r: shown(r.tokens_per_second, count), lambda r: r.tokens_per_second),
         Column("peak memory", peak, lambda r: r.peak_memory_bytes),
-        Column("energy", lambda r: shown(r.joules, energy), lambda r: r.joules),
-        Column("ms/example (vs base)", inference, lambda r: r.inference_seconds_per_example),
+        Column("energy (1,000 answers)", used, lambda r: r.joules),
+        Column("ms alone (of base)", latency, lambda r: r.latency),
+        Column(f"ms in {largest} (of base)", batched, lambda r: r.batched),
     ]
+
+
+def _timed(seconds: Stat | None, ratio: Stat | None, more: str = "") -> str:
+    time = shown(seconds, lambda s: f"{1000 * s:.3g}")
+    return f"{time} ({ratio.mean:.2f}{TIMES}{more})" if ratio else time
 
 
 def title(header: Header) -> str:

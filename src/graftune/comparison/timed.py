@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from graftune.comparison import neutral
 from graftune.comparison.assignment import Assignment, Tell
 from graftune.comparison.energy import measured
 from graftune.comparison.forgetting import forgetting
@@ -41,7 +42,8 @@ def timed(given: Assignment, tell: Tell) -> dict[str, Any]:
         evaluate(trained, reporting, recipe)
         answered = time.perf_counter()
         inference(trained, reporting)
-        forgetting(trained, replace(experiment, tables=splits.with_tables(train, splits.tables.eval)))
+        on_all = replace(experiment, tables=splits.with_tables(train, splits.tables.eval))
+        forgetting(trained, on_all, neutral.passages(recipe.compare.neutral))
         ended = time.perf_counter()
     finally:
         trained.model.close()

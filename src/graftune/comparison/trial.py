@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from graftune.checkpoint import native
-from graftune.comparison import results
+from graftune.comparison import lines, neutral
 from graftune.comparison.assignment import Assignment, Tell, quiet
 from graftune.comparison.energy import measured
 from graftune.comparison.forgetting import forgetting
@@ -34,6 +34,8 @@ from graftune.training.encoding import encode_table
 from graftune.training.prepare import Experiment
 from graftune.training.recipe import Recipe
 from graftune.training.trained import TrainedAdapter, evaluate, train_adapter, use_of
+
+SEARCHED_INPUTS = 64  # of the rows to choose by, that a trial of the search is compared with the plain base on
 
 
 def run(given: Assignment, tell: Tell = quiet) -> dict[str, Any]:
@@ -58,7 +60,7 @@ def run(given: Assignment, tell: Tell = quiet) -> dict[str, Any]:
 def _searched(given: Assignment, tell: Tell) -> dict[str, Any]:
     """Train on some of the training rows, and score on the others; of few rows on each fold in turn."""
     own, splits = given.own_recipe, Splits.read(given.recipe)
-    evaluations, scores, lines = [], [], []
+    evaluations, scores, changes, trainings = [], [], [], []
     for train, held in splits.to_choose(own.seed):
         recipe = given.shortened(own, len(train.rows))
         experiment = given.prepared(recipe, splits, train, held)
@@ -70,13 +72,19 @@ def _searched(given: Assignment, tell: Tell) -> dict[str, Any]:
                 tell("evaluating", None)
                 evaluations.append(_to_choose_by(trained, experiment, recipe))
                 scores.append(score(evaluations[-1], experiment))
-                lines.append(_trained_line(trained, meter.energy, peak.bytes))
+                changes.append(forgetting(trained, experiment, (), inputs=SEARCHED_INPUTS).means)
+                trainings.append(_trained_line(trained, meter.energy, peak.bytes))
         finally:
             trained.model.close()
     if not distributed.first():
         return {}
-    metrics = {name: statistics.fmean(one[name] for one in evaluations) for name in evaluations[0]}
-    return {**lines[0], "metrics": metrics, "score": statistics.fmean(scores)}
+    found = {"metrics": _means(evaluations), "forgetting": _means(changes), "score": statistics.fmean(scores)}
+    return {**trainings[0], **found}
+
+
+def _means(of: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each figure over folds."""
+    return {name: statistics.fmean(one[name] for one in of) for name in of[0] if all(name in one for one in of)}
 
 
 def _reported(given: Assignment, tell: Tell) -> dict[str, Any]:
@@ -103,9 +111,9 @@ def _reported(given: Assignment, tell: Tell) -> dict[str, Any]:
             evaluation = evaluate(trained, reporting, recipe)
         others = _others(trained, reporting, recipe, splits, evaluation)
         tell("timing", None)
-        own, plain = inference(trained, reporting)
+        speeds = inference(trained, reporting)
         tell("what it changes elsewhere", None)
-        changes = forgetting(trained, reporting).means
+        changes = forgetting(trained, reporting, neutral.passages(recipe.compare.neutral)).means
         merges = method.trainable and is_exact(adapter)
     finally:
         trained.model.close()
@@ -114,13 +122,12 @@ def _reported(given: Assignment, tell: Tell) -> dict[str, Any]:
         **_trained_line(trained, meter.energy, peak.bytes if method.trainable else None),
         "metrics": {**evaluation.metrics, **others},
         "bytes_stored": native.size(given.place),
-        "inference_seconds_per_example": own,
-        "base_inference_seconds_per_example": plain,
+        "inference": speeds,
         "joules_per_answer": answering.energy.joules / answers,
         "merges": merges,
         "forgetting": changes,
         "curve": trained.progress.curve,
-        "examples": results.examples(evaluation.predictions),
+        "examples": lines.examples(evaluation.predictions),
         "untrained": not method.trainable,
         "figures": _figures(evaluation, experiment),
     }
@@ -162,7 +169,7 @@ def score(metrics: Mapping[str, float], experiment: Experiment) -> float:
     if isinstance(experiment.task, BoundWriting):
         return -metrics["loss"]
     name = experiment.task.task.metric
-    return results.sign(name) * metrics[name]
+    return lines.sign(name) * metrics[name]
 
 
 def _others(

@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 
 from graftune.comparison import statistics
-from graftune.comparison.results import Comparison, figures_of, sign
+from graftune.comparison.lines import sign
+from graftune.comparison.results import Comparison, figures_of
 from graftune.comparison.statistics import Difference, Scored, Verdict
 
 MARGIN: Final = 0.01  # of a metric's scale: differences below it matter to nobody

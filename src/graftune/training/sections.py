@@ -28,6 +28,7 @@ class Compare(BaseModel):
     rows: list[int | Literal["all"]] = Field(default_factory=list)
     group: str | None = None
     test: str | None = None
+    neutral: str | None = None
     workers: Annotated[int, Field(ge=0)] | Literal["ray"] | None = None
 
 
