@@ -23,6 +23,7 @@ from sides.records import Records, read, where
 from transformers import BertConfig, BertForSequenceClassification
 
 import graftune as gt
+from graftune.config.recipe import Recipe
 from graftune.datasets.rows import Row
 from graftune.methods.method import Method
 from graftune.tasks.bound import BoundTask
@@ -31,7 +32,6 @@ from graftune.tasks.features import Features, PromptEncoder
 from graftune.templates.template import Template
 from graftune.training.budget import budget_of
 from graftune.training.loop import fit
-from graftune.training.recipe import Recipe
 from graftune.training.speed import fast
 
 ROWS, EPOCHS = 128, 3

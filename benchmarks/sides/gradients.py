@@ -13,9 +13,9 @@ from peft import get_peft_model
 from torch import Tensor
 
 import graftune as gt
+from graftune.config.recipe import Recipe
 from graftune.tasks.features import Features
 from graftune.training.budget import budget_of
-from graftune.training.recipe import Recipe
 from graftune.training.speed import fast
 from graftune.training.step import Step
 from sides import shapes

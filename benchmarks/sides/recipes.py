@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from graftune.config import recipe as recipes
+from graftune.config.recipe import Recipe
 from graftune.methods.lora import LoRA
 from graftune.tasks import registry
 from graftune.tasks.task import Task
-from graftune.training import recipe as recipes
-from graftune.training.recipe import Recipe
 
 MIN_STEPS = 5  # below, no step is left to time
 

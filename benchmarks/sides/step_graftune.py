@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 import graftune as gt
+from graftune.config.recipe import Recipe
 from graftune.methods.method import Method
 from graftune.training.budget import budget_of
 from graftune.training.loop import fit
-from graftune.training.recipe import Recipe
 from graftune.training.speed import fast
 from sides import shapes
 from sides.figures import WARM, Clock, run

@@ -15,6 +15,7 @@ import torch
 from peft import LoraConfig, TaskType, get_peft_model
 
 import graftune as gt
+from graftune.config.recipe import Recipe
 from graftune.datasets.rows import Row
 from graftune.inference import evaluation
 from graftune.model.positions import read_positions
@@ -22,7 +23,6 @@ from graftune.tasks.bound import Evaluation
 from graftune.tasks.features import Features, PromptEncoder
 from graftune.templates.template import Template
 from graftune.training.prepare import Experiment, prepare
-from graftune.training.recipe import Recipe
 from graftune.training.tables import read_tables
 from sides import trainer
 from sides.figures import Clock, report

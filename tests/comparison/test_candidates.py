@@ -6,9 +6,9 @@ import pytest
 
 from graftune.comparison.candidates import candidate, candidates, split
 from graftune.comparison.results import slug
+from graftune.config.recipe import Recipe
 from graftune.errors import GraftuneError
 from graftune.methods import LoRA
-from graftune.training.recipe import Recipe
 
 RECIPE = Recipe(base="tiny-decoder", sections={"lora": {"rank": 4, "lr": 0.1}})
 

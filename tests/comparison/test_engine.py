@@ -21,8 +21,8 @@ from graftune.comparison.plan import EFFORTS, Plan, Trial
 from graftune.comparison.processes import Processes
 from graftune.comparison.results import load
 from graftune.comparison.splits import FOLDS, Splits, chosen_by
+from graftune.config import recipe as recipes
 from graftune.errors import GraftuneError
-from graftune.training import recipe as recipes
 from training.tiny import classification_rows, write
 
 #: What a trial measures of time, memory and energy: never the same twice.

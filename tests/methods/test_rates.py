@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from all_families import FAMILIES
+from graftune.config import recipe as recipes
 from graftune.methods import LoRA
 from graftune.methods.method import PRESETS, make
 from graftune.methods.rates import HEADS, Conditions
 from graftune.model.adapted import AdaptedModel
 from graftune.model.anatomy import Anatomy
-from graftune.training import recipe as recipes
 from graftune.training.budget import budget_of
 
 PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")

@@ -10,11 +10,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import graftune as gt
+from graftune.config.recipe import load
 from graftune.datasets.rows import grouped, read
 from graftune.methods.method import make
 from graftune.model.adapted import AdaptedModel
 from graftune.tasks import registry
-from graftune.training.recipe import load
 from graftune.training.tables import read_tables
 
 DATA = Path(os.environ.get("GRAFTUNE_DATA", "/nonexistent"))

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from graftune.checkpoint.native import card
+from graftune.config import recipe as recipes
 from graftune.datasets import samples
 from graftune.datasets.rows import read, rows_of
 from graftune.errors import GraftuneError
 from graftune.inference.predictor import load
-from training.tiny import same, small, tensors
+from graftune.methods.method import make
+from training.tiny import log, same, small, tensors
 
 
 def test_the_folder_says_what_was_done(toys, tmp_path):
@@ -126,3 +128,12 @@ def test_without_data_the_embedded_set_is_used(toys, tmp_path, monkeypatch):
     assert any("embedded" in text for text in said)
     assert samples.path("train").is_file()
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dumped_recipe_gives_the_same_run(toys, tmp_path):
+    toys.train(tmp_path / "a", small("prefix", length=2))
+    recipe = recipes.load(str(tmp_path / "a" / "recipe.yaml"), {})
+    toys.train(tmp_path / "b", make("prefix", **recipe.section("prefix")), recipe=recipe)
+    assert (tmp_path / "a" / "recipe.yaml").read_text() == (tmp_path / "b" / "recipe.yaml").read_text()
+    assert log(tmp_path / "a") == log(tmp_path / "b")
+    assert same(tensors(tmp_path / "a"), tensors(tmp_path / "b"))

@@ -14,6 +14,7 @@ import transformers as t
 from PIL import Image
 
 from graftune.bases.loading import load_base
+from graftune.config.recipe import given
 from graftune.datasets.rows import read, read_inputs, rows_of
 from graftune.errors import GraftuneError
 from graftune.inference.predictor import load
@@ -21,7 +22,6 @@ from graftune.model.adapted import AdaptedModel
 from graftune.tasks import registry
 from graftune.training.budget import budget_of
 from graftune.training.prepare import prepare, task_of
-from graftune.training.recipe import given
 from graftune.training.run import train
 from graftune.training.step import Step
 from graftune.training.tables import read_tables

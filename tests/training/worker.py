@@ -15,12 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from graftune.config import recipe as recipes
 from graftune.errors import GraftuneError
 from graftune.methods.method import PRESETS, Method
 from graftune.model.adapted import AdaptedModel
 from graftune.tasks.features import Features
 from graftune.training import distributed
-from graftune.training import recipe as recipes
 from graftune.training.budget import budget_of
 from graftune.training.prepare import prepare, task_of
 from graftune.training.step import Step

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graftune.cli import options as o
+from graftune.cli.flags import with_keys
+from graftune.config.recipe import Recipe
 from graftune.errors import GraftuneError
 
 if TYPE_CHECKING:
     from graftune.inference.predictor import Predictor
-    from graftune.training.recipe import Recipe
+
+
+Adapter = Annotated[str | None, typer.Option(help="A run, or the folder of an adapter.", metavar="DIR")]
+Result = Annotated[Path | None, typer.Option("--out", help="Write the result as JSON here.", metavar="FILE")]
 
 
 def use_threads(recipe: Recipe) -> None:
@@ -55,50 +59,23 @@ def _metrics(metrics: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
 
 
+@with_keys("train", method="lora")
 def train(
-    method: Annotated[
-        str | None,
-        typer.Option(help="lora (default), prefix, prompt, p-tuning, houlsby, freeze, bitfit, ia3, full, …"),
-    ] = None,
-    out: o.Out = Path("runs/train"),
-    base: o.Base = None,
-    task: o.Task = None,
-    train: o.Train = None,
-    eval: o.Eval = None,
-    input: o.Input = None,
-    target: o.Target = None,
-    batch_size: o.BatchSize = None,
-    max_steps: o.MaxSteps = None,
-    epochs: o.Epochs = None,
-    lr: o.Rate = None,
-    seed: o.Seed = None,
-    precision: o.Precision = None,
-    train_rows: o.TrainRows = None,
-    eval_rows: o.EvalRows = None,
-    checkpoint_every: Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.")] = None,
+    recipe: Recipe,
+    out: Annotated[Path, typer.Option(help="Folder of the run.", metavar="DIR")] = Path("runs/train"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    settings: o.Settings = None,
-    recipe: o.RecipeFile = None,
 ) -> None:
     """Train one method; the adapter is kept in OUT/adapter."""
-    flags = {
-        "method": method, "base": base, "task": task, "train": train, "eval": eval, "input": input,
-        "target": target, "batch_size": batch_size, "max_steps": max_steps, "epochs": epochs, "lr": lr,
-        "seed": seed, "precision": precision, "train_rows": train_rows, "eval_rows": eval_rows,
-        "checkpoint_every": checkpoint_every,
-    }  # fmt: skip
     from graftune.methods.method import make
-    from graftune.training import recipe as recipes
 
-    resolved = recipes.load(recipe, flags, tuple(settings or ()), method="lora")
-    name = str(resolved.method)
-    built = make(name, **resolved.section(name))
+    name = str(recipe.method)
+    built = make(name, **recipe.section(name))
     from graftune.cli import live
     from graftune.training.run import train as run
 
-    use_threads(resolved)
+    use_threads(recipe)
     with live.line() as line:
-        result = run(resolved.base, built, out=out, recipe=resolved, resume=resume, watch=line.report, say=live.say)
+        result = run(recipe.base, built, out=out, recipe=recipe, resume=resume, watch=line.report, say=live.say)
     if live.SPEAKS:
         typer.echo(
             f"{name}: {_metrics(result.metrics)}\n"
@@ -107,59 +84,37 @@ def train(
         )
 
 
-def evaluate(
-    eval: Annotated[str, typer.Option(help="Evaluation data.", metavar="FILE")],
-    adapter: o.Adapter = None,
-    base: o.Base = None,
-    task: o.Task = None,
-    input: o.Input = None,
-    target: o.Target = None,
-    batch_size: o.BatchSize = None,
-    precision: o.Precision = None,
-    eval_rows: o.EvalRows = None,
-    out: o.Result = None,
-    settings: o.Settings = None,
-    recipe: o.RecipeFile = None,
-) -> None:
+@with_keys("evaluate", eval="Evaluation data.")
+def evaluate(recipe: Recipe, adapter: Adapter = None, out: Result = None) -> None:
     """Metrics and predictions of an adapter (or of the plain base) on a data set."""
-    from graftune.training import recipe as recipes
-
-    flags = {
-        "base": base, "task": task, "eval": eval, "input": input, "target": target,
-        "batch_size": batch_size, "precision": precision, "eval_rows": eval_rows,
-    }  # fmt: skip
-    resolved = recipes.load(recipe, flags, tuple(settings or ()))
+    if recipe.eval is None:
+        raise GraftuneError(
+            "evaluate needs data", received="no --eval", expected="a file, a folder or a Hub data set",
+            do="give --eval FILE",
+        )  # fmt: skip
     _check_out(out)
     from graftune.cli import live
     from graftune.training.tables import announce_table, read_eval
 
-    predictor = _predictor(adapter, resolved, eval)
-    table = read_eval(resolved, predictor.task.task)
+    predictor = _predictor(adapter, recipe, recipe.eval)
+    table = read_eval(recipe, predictor.task.task)
     announce_table(table, predictor.task.task, live.say)
-    result = predictor.evaluate(table, 2 * resolved.batch_size)
+    result = predictor.evaluate(table, 2 * recipe.batch_size)
     if "generation" in result.notes:
         live.say(f"generation {result.notes['generation']}")
     data = {"metrics": result.metrics, "notes": result.notes, "predictions": result.predictions}
     _answer(out, data, _metrics(result.metrics))
 
 
+@with_keys("generate", eval="Data whose inputs to answer.")
 def generate(
-    adapter: o.Adapter = None,
+    recipe: Recipe,
+    adapter: Adapter = None,
     text: Annotated[list[str] | None, typer.Option(help="An input; may be given several times.")] = None,
-    eval: Annotated[str | None, typer.Option(help="Data whose inputs to answer.", metavar="FILE")] = None,
-    input: o.Input = None,
-    base: o.Base = None,
-    task: o.Task = None,
-    batch_size: o.BatchSize = None,
-    precision: o.Precision = None,
-    out: o.Result = None,
-    settings: o.Settings = None,
-    recipe: o.RecipeFile = None,
+    out: Result = None,
 ) -> None:
-    """Answers of an adapter (or of the plain base) to texts, or to a column of a file."""
-    from graftune.training import recipe as recipes
-
-    if (text is None) == (eval is None):
+    """Answers of an adapter (or of the plain base) to texts, or to the inputs of a file."""
+    if (text is None) == (recipe.eval is None):
         raise GraftuneError(
             "generate needs inputs", received="--text and --eval" if text else "neither --text nor --eval",
             expected="one of them", do='give --text "…" or --eval FILE',
@@ -168,15 +123,13 @@ def generate(
         raise GraftuneError(
             "an input is empty", received='--text ""', expected="some words in every --text", do="leave it out"
         )
-    flags = {"base": base, "task": task, "input": input, "batch_size": batch_size, "precision": precision}
-    resolved = recipes.load(recipe, flags, tuple(settings or ()))
     _check_out(out)
     from graftune.datasets.rows import read_inputs, rows_of
 
-    predictor = _predictor(adapter, resolved)
+    predictor = _predictor(adapter, recipe)
     columns = predictor.task.task.columns
-    rows = read_inputs(str(eval), resolved.input, columns) if text is None else rows_of(text, columns)
-    answers = predictor(rows, 2 * resolved.batch_size)
+    rows = read_inputs(str(recipe.eval), recipe.input, columns) if text is None else rows_of(text, columns)
+    answers = predictor(rows, 2 * recipe.batch_size)
     shown = [predictor.task.display(row) for row in rows]
     pairs = [{"input": i, "output": a} for i, a in zip(shown, answers, strict=True)]
     _answer(out, {"outputs": pairs}, "\n".join(json.dumps(p, ensure_ascii=False) for p in pairs))
@@ -184,7 +137,7 @@ def generate(
 
 def inspect(
     base: Annotated[str, typer.Option(help="A Transformers folder, a Hub name, or a shipped base.")] = "tiny-decoder",
-    task: o.Task = None,
+    task: Annotated[str | None, typer.Option(help="A task, whose head the base then has.", metavar="NAME")] = None,
 ) -> None:
     """The sites of a base, which methods fit it and why others do not, and how many parameters they train and store."""
     from graftune.cli.anatomy import show

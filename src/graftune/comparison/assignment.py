@@ -13,11 +13,11 @@ from graftune.comparison.candidates import Candidate
 from graftune.comparison.measure import touch
 from graftune.comparison.plan import Trial
 from graftune.comparison.splits import Splits
+from graftune.config.recipe import Recipe
 from graftune.datasets.rows import Table
 from graftune.training.budget import steps_of
 from graftune.training.loop import Report
 from graftune.training.prepare import Experiment, prepare, task_of
-from graftune.training.recipe import Recipe
 
 LEAST = 40  # steps of a short run: fewer tell rates apart by luck
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from graftune.config.recipe import Recipe
+from graftune.config.sections import TRAINING_KEYS, checked_sections
+from graftune.config.written import scalar, split
 from graftune.errors import GraftuneError, unknown
 from graftune.methods.method import PRESETS, Method, make
-from graftune.training.recipe import Recipe, scalar
-from graftune.training.sections import TRAINING_KEYS, checked_sections
 
 WRITTEN = re.compile(r"(?P<name>[\w-]+)(?:\((?P<options>.*)\))?", re.DOTALL)
 
@@ -88,38 +89,6 @@ def candidates(given: Sequence[Method | str], recipe: Recipe) -> list[Candidate]
             expected="different methods, or one with other options: lora, lora(rank=64)",
             do="leave one out, or give it other options",
         )
-    return found
-
-
-def split(text: str) -> list[str]:
-    """What stands between commas, but for commas in brackets: `lora,lora(rank=4, targets=[q, v])` is two."""
-    parts, depth = [""], 0
-    for sign in text:
-        depth += (sign in "([{") - (sign in ")]}")
-        if sign == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += sign
-    return [part.strip() for part in parts]
-
-
-def pairs(option: str, given: Sequence[str] | None) -> dict[str, str] | None:
-    """What is written NAME=VALUE; of a known rate, METHOD.lr=RATE, the name is the method. Raises GraftuneError."""
-    if given is None:
-        return None
-    found = {}
-    for one in given:
-        name, equals, value = one.rpartition("=")
-        if not equals or not name or (option == "known" and not name.endswith(".lr")):
-            raise GraftuneError(
-                f"--{option} cannot be read",
-                received=one,
-                expected="METHOD.lr=RATE, such as lora.lr=1e-3"
-                if option == "known"
-                else "KIND=SIZE, such as stored=1MB",
-                do="write it so",
-            )
-        found[name.removesuffix(".lr")] = value
     return found
 
 

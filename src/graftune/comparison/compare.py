@@ -23,12 +23,12 @@ from graftune.comparison.plan import Plan, Trial
 from graftune.comparison.settings import Settings, settings_of
 from graftune.comparison.timed import STEPS
 from graftune.comparison.workers import Run
+from graftune.config import recipe as recipes
+from graftune.config.recipe import Recipe
 from graftune.errors import GraftuneError
 from graftune.methods.method import Method
 from graftune.training import distributed
-from graftune.training import recipe as recipes
 from graftune.training.loop import Report
-from graftune.training.recipe import Recipe
 from graftune.training.tables import announce
 
 

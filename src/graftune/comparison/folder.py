@@ -18,10 +18,10 @@ from graftune.comparison.plan import Plan
 from graftune.comparison.results import figures_of
 from graftune.comparison.settings import Settings
 from graftune.comparison.splits import chosen_by
+from graftune.config.recipe import Recipe
 from graftune.datasets import samples
 from graftune.errors import GraftuneError
 from graftune.training.prepare import Experiment
-from graftune.training.recipe import Recipe
 from graftune.training.record import versions
 
 

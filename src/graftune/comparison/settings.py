@@ -16,16 +16,16 @@ from graftune.comparison.candidates import Candidate, candidates
 from graftune.comparison.estimate import Sizes
 from graftune.comparison.plan import EFFORTS, Effort, Plan
 from graftune.comparison.splits import FEW, FOLDS, Splits, chosen_by
+from graftune.config import recipe as recipes
+from graftune.config.recipe import Recipe
 from graftune.errors import GraftuneError, unknown
 from graftune.methods.method import PRESETS, Method
 from graftune.methods.rates import Conditions
 from graftune.model.anatomy import Anatomy
 from graftune.tasks import registry
 from graftune.tasks.task import Task
-from graftune.training import recipe as recipes
 from graftune.training.budget import points_every, steps_of
 from graftune.training.prepare import Experiment, prepare, task_of
-from graftune.training.recipe import Recipe
 from graftune.training.trained import CURVE_ROWS
 
 #: With neither data nor length given: the embedded set, in a few minutes on two cores.
@@ -61,10 +61,9 @@ class Settings:
     def resolved(self) -> str:
         """All of it as YAML, but for who does the work."""
         usual = [one.method for one in self.chosen if one.label == one.method.preset]
-        methods = [one.label for one in self.chosen]
-        return recipes.dump(
-            recipes.with_methods(self.recipe, usual, method=None, methods=methods, seeds=len(self.seeds))
-        )
+        named = {"methods": [one.label for one in self.chosen], "seeds": len(self.seeds)}
+        compare = self.recipe.compare.model_copy(update=named)
+        return recipes.dump(recipes.with_methods(self.recipe, usual, method=None, compare=compare))
 
     @property
     def portable(self) -> bool:
@@ -167,12 +166,12 @@ def settings_of(recipe: Recipe, methods: Sequence[Method | str] | None, seeds: i
     limits.read(recipe.compare.limit)
     effort = EFFORTS[name]
     usual_methods = DEMO_METHODS if recipe.train is None and recipe.task in DEMO else every_method(task)
-    given = list(methods or recipe.methods or usual_methods)
+    given = list(methods or recipe.compare.methods or usual_methods)
     chosen = candidates(given, recipe)
     searches = effort.points and task.new_head and any(one.method.trainable for one in chosen)
     if searches and recipe.head_lr is None and PROBE not in [one.label for one in chosen]:
         chosen = [*chosen, *candidates([PROBE], recipe)]
-    count = seeds or recipe.seeds or SEEDS[name]
+    count = seeds or recipe.compare.seeds or SEEDS[name]
     splits = Splits.read(recipe)
     if effort.points and any(one.method.trainable for one in chosen):
         splits.check()

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
+from graftune.config.recipe import Recipe
 from graftune.datasets.rows import Row, Table, content
 from graftune.datasets.splits import split_off
 from graftune.errors import GraftuneError, unknown
 from graftune.tasks import registry
-from graftune.training.recipe import Recipe
 from graftune.training.tables import Tables, key_of, label_of, read_eval, read_tables, sample
 
 SHARE: Final = 0.1  # of the training rows, to choose by

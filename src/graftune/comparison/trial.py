@@ -23,6 +23,7 @@ from graftune.comparison.measure import inference, peak_memory
 from graftune.comparison.plan import Stage
 from graftune.comparison.splits import Splits
 from graftune.comparison.timed import timed
+from graftune.config.recipe import Recipe
 from graftune.errors import GraftuneError
 from graftune.inference.evaluation import mean_over
 from graftune.inference.running import evaluating
@@ -32,7 +33,6 @@ from graftune.tasks.writing import BoundWriting
 from graftune.training import distributed
 from graftune.training.encoding import encode_table
 from graftune.training.prepare import Experiment
-from graftune.training.recipe import Recipe
 from graftune.training.trained import TrainedAdapter, evaluate, train_adapter, use_of
 
 SEARCHED_INPUTS = 64  # of the rows to choose by, that a trial of the search is compared with the plain base on

@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 from graftune.comparison import trial
 from graftune.comparison.assignment import Assignment, Tell
 from graftune.comparison.processes import Processes
+from graftune.config.recipe import Recipe
 from graftune.training import distributed
-from graftune.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from graftune.comparison.settings import Settings

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from graftune.config.recipe import Recipe
 from graftune.methods.method import Method
 from graftune.methods.rates import HEADS, Conditions
 from graftune.model.adapted import AdaptedModel
 from graftune.model.adapter import parameters_of
-from graftune.training.recipe import Recipe
 
 DEFAULT_EPOCHS = 3.0
 WORK = 512 * 768**2  # of a micro-batch on a CPU: tokens · width²

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from transformers import PreTrainedModel
 
 from graftune.bases.loading import load_base, load_config, load_processor
+from graftune.config.recipe import Recipe
 from graftune.datasets.rows import Row, Table
 from graftune.errors import GraftuneError
 from graftune.inference.evaluation import problems_of
@@ -17,7 +18,6 @@ from graftune.tasks import registry
 from graftune.tasks.bound import BoundTask
 from graftune.tasks.task import Task
 from graftune.templates.template import Template, composed
-from graftune.training.recipe import Recipe
 from graftune.training.tables import Tables
 
 

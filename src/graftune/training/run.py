@@ -8,12 +8,12 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from graftune.checkpoint import fingerprint, native
+from graftune.config import recipe as recipes
+from graftune.config.recipe import Recipe
 from graftune.methods.method import Method
 from graftune.training import distributed, state, trackers
-from graftune.training import recipe as recipes
 from graftune.training.loop import Watch
 from graftune.training.prepare import Experiment, prepare, task_of
-from graftune.training.recipe import Recipe
 from graftune.training.record import RECORD, Run, begin_record, check_folder, check_same, read_record, write_record
 from graftune.training.tables import announce, read_tables
 from graftune.training.trained import Say, TrainedAdapter, evaluate, ignore, train_adapter, use_of

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from graftune.config.recipe import Recipe
 from graftune.model import kernels
 from graftune.model.adapted import AdaptedModel
 from graftune.training.allocator import keep_freed_memory
-from graftune.training.recipe import Recipe
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from graftune.config.recipe import Recipe
 from graftune.datasets import samples, values
 from graftune.datasets.columns import not_read, pair_of
 from graftune.datasets.rows import Row, Rows, Table, content, described, read
@@ -19,7 +20,6 @@ from graftune.tasks.multi_label import MultiLabel
 from graftune.tasks.regress import Regress
 from graftune.tasks.task import Task
 from graftune.templates.template import Template
-from graftune.training.recipe import Recipe
 
 READS_PAIRS = (Classify, MultiLabel, Regress)  # tasks that judge two texts as readily as one
 SHARE = 0.1  # of the training rows to evaluate on, where no evaluation data is given

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from graftune.checkpoint.processor import of_processor
+from graftune.config.recipe import Recipe
 from graftune.datasets.rows import Row, Table, bad_lines
 from graftune.datasets.splits import split_off
 from graftune.inference import evaluation, generation
@@ -25,7 +26,6 @@ from graftune.training.encoding import EncodedTable, encode_table
 from graftune.training.loop import Watch, fit
 from graftune.training.optimizer import check_rates
 from graftune.training.prepare import Experiment, template_of
-from graftune.training.recipe import Recipe
 from graftune.training.speed import fast
 from graftune.training.state import Progress
 from graftune.training.tables import key_of, sample

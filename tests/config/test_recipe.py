@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from graftune.config import recipe as recipes
 from graftune.errors import GraftuneError
 from graftune.methods.method import PRESETS, make
-from graftune.training import recipe as recipes
-from training.tiny import log, same, small, tensors
 
 
 def test_settings_go_before_flags_before_the_file(tmp_path):
@@ -37,15 +36,6 @@ def test_a_dumped_recipe_loads_as_itself(tmp_path, name):
     assert again.learning_rate(name, 7.0) == 1e-3
     assert make(name, **again.section(name)) == make(name)
     assert recipes.dump(again) == text
-
-
-def test_a_dumped_recipe_gives_the_same_run(toys, tmp_path):
-    toys.train(tmp_path / "a", small("prefix", length=2))
-    recipe = recipes.load(str(tmp_path / "a" / "recipe.yaml"), {})
-    toys.train(tmp_path / "b", make("prefix", **recipe.section("prefix")), recipe=recipe)
-    assert (tmp_path / "a" / "recipe.yaml").read_text() == (tmp_path / "b" / "recipe.yaml").read_text()
-    assert log(tmp_path / "a") == log(tmp_path / "b")
-    assert same(tensors(tmp_path / "a"), tensors(tmp_path / "b"))
 
 
 def test_rates():

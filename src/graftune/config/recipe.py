@@ -4,72 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from graftune.errors import GraftuneError, unknown
-from graftune.files import read_yaml
-from graftune.training.sections import (
+from graftune.config.keys import GROUPS, KEYS, Compare, Data, General, Memory, Training, group_of
+from graftune.config.sections import (
     TRAINING_KEYS,
-    Compare,
     bad_value,
     check_method,
     checked_sections,
     option_types,
     section_names,
 )
+from graftune.config.written import scalar
+from graftune.errors import GraftuneError, unknown
+from graftune.files import read_yaml
 
 if TYPE_CHECKING:
     from graftune.methods.method import Method
 
 
-class Recipe(BaseModel):
+class Recipe(General, Data, Training, Memory):
     """What to train on what, for how long. ``sections`` holds options per method and per task."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, coerce_numbers_to_str=True)
-
-    method: str | None = None
-    methods: list[str] | None = None
-    seeds: int | None = Field(None, ge=1)
-    base: str = "tiny-decoder"
-    task: str = "generate"
-    train: str | None = None
-    eval: str | None = None
-    input: str | None = None
-    target: str | None = None
-    train_rows: int | None = Field(None, ge=1)
-    eval_rows: int | None = Field(None, ge=1)
-    bad_rows: float = Field(0.01, ge=0, lt=1)
-    batch_size: int = Field(16, ge=1)
-    max_steps: int | None = Field(None, ge=1)
-    epochs: float | None = Field(None, gt=0)
-    max_length: int | None = Field(None, ge=1)
-    lr: float | None = Field(None, gt=0)
-    head_lr: float | None = Field(None, gt=0)
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    warmup: float = Field(0.06, ge=0, lt=1)
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(1.0, gt=0)
-    seed: int = Field(0, ge=0, lt=2**32)
-    precision: Literal["fp32", "bf16", "auto"] = "auto"
-    quantize: Literal["int8", "nf4"] | None = None
-    products: Literal["auto", "onednn", "torch"] = "auto"
-    micro_tokens: int | None = Field(None, ge=1)
-    gradient_checkpointing: bool = False
-    shard: bool = False
-    cache_trunk: bool = True
-    cache_memory: float = Field(2.0, ge=0)
-    cache_disk: float = Field(8.0, ge=0)
-    eval_every: int | None = Field(None, ge=1)
-    checkpoint_every: int | None = Field(None, ge=1)
-    patience: int | None = Field(None, ge=1)
-    keep_best: bool = False
-    trackers: list[str] = Field(default_factory=list)
-    threads: int | None = Field(None, ge=1)
-    processes: int | None = Field(None, ge=1)
     compare: Compare = Field(default_factory=Compare)
     sections: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
@@ -103,20 +62,6 @@ class Recipe(BaseModel):
         return float(own if own is not None else self.head_lr if self.head_lr is not None else usual)
 
 
-def scalar(text: str) -> Any:
-    """A value as YAML reads it, with 1e-3 a number too; text that is no YAML stands for itself."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
 def load(path: str | None, flags: dict[str, Any], settings: tuple[str, ...] = (), method: str | None = None) -> Recipe:
     """A recipe from a YAML file, command-line flags over it, and ``key=value`` settings over both.
 
@@ -141,26 +86,22 @@ def load(path: str | None, flags: dict[str, Any], settings: tuple[str, ...] = ()
                         do=f"write the options of {key} under it, or leave it out",
                     )
                 sections.setdefault(key, {}).update(value)
-            elif key in Compare.model_fields:
-                data.setdefault("compare", {})[key] = value
-            elif key == "compare" and isinstance(value, dict):
-                data.setdefault("compare", {}).update(value)
-            elif key in Recipe.model_fields and key != "sections":
-                data[key] = value
+            elif key in GROUPS and isinstance(value, dict):
+                for own, one in value.items():
+                    _put(data, _group(str(own), str(key)), str(own), one)
+            elif (group := group_of(str(key))) is not None:
+                _put(data, group, key, value)
             else:
-                raise unknown("recipe key", str(key), (set(Recipe.model_fields) - {"sections"}) | names)
+                raise unknown("recipe key", str(key), KEYS | names)
     if method is not None and data.get("method") is None:
         data["method"] = method
     for setting in settings:
         _apply(setting, data, sections, names)
-    for key in data.get("compare", {}):
-        if key not in Compare.model_fields:
-            raise unknown("key of compare", str(key), Compare.model_fields)
     try:
         recipe = Recipe(**data)
     except ValidationError as error:
         raise bad_value("recipe: bad value for", error) from error
-    for name in filter(None, (recipe.method, *(recipe.methods or ()))):
+    for name in filter(None, (recipe.method, *(recipe.compare.methods or ()))):
         check_method(name.partition("(")[0].strip())  # a candidate's options are read where it is made
     return recipe.model_copy(update={"sections": checked_sections(sections)})
 
@@ -187,13 +128,13 @@ def _apply(setting: str, data: dict[str, Any], sections: dict[str, dict[str, Any
         )
     value = scalar(text)
     section, dot, option = key.partition(".")
-    if key in Compare.model_fields or section == "compare":
-        data.setdefault("compare", {})[option or key] = value
-        return
     if not dot:
-        if key not in Recipe.model_fields or key == "sections":
-            raise unknown("recipe key", key, set(Recipe.model_fields) - {"sections"})
-        data[key] = value
+        if (group := group_of(key)) is None:
+            raise unknown("recipe key", key, KEYS)
+        _put(data, group, key, value)
+        return
+    if section in GROUPS:
+        _put(data, _group(option, section), option, value)
         return
     chosen = data.get("method")
     if section == "method" and chosen is not None:
@@ -227,8 +168,21 @@ def with_methods(recipe: Recipe, chosen: Sequence[Method], **changes: Any) -> Re
 
 def dump(recipe: Recipe) -> str:
     """The resolved recipe as YAML, one section per method and task, ready to be run again."""
-    data = recipe.model_dump(exclude={"sections"}, exclude_none=True)
-    data["compare"] = {key: value for key, value in data["compare"].items() if key != "workers"}
-    if data["compare"] == Compare().model_dump(exclude_none=True):
-        del data["compare"]
+    kept = recipe.model_dump(exclude={"sections"}, exclude_none=True)
+    data = {name: kept[name] for group in GROUPS.values() for name in group.model_fields if name in kept}
+    compare = {key: value for key, value in kept["compare"].items() if key != "workers"}
+    if compare != Compare().model_dump(exclude_none=True):
+        data["compare"] = compare
     return yaml.safe_dump({**data, **recipe.sections}, sort_keys=False, allow_unicode=True)
+
+
+def _group(key: str, name: str) -> str:
+    """The group of that name, which has the key. Raises GraftuneError where it has not."""
+    if key not in GROUPS[name].model_fields:
+        raise unknown(f"key of {name}", key, GROUPS[name].model_fields)
+    return name
+
+
+def _put(data: dict[str, Any], group: str, key: str, value: Any) -> None:
+    """Note a key's value; those of a comparison stand below it."""
+    (data.setdefault("compare", {}) if group == "compare" else data)[key] = value

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from graftune.errors import GraftuneError, unknown
 
@@ -15,21 +15,6 @@ TRAINING_KEYS: dict[str, Any] = {
     "rates": dict[str, Annotated[float, Field(ge=0)]],
 }
 _LENIENT = ConfigDict(coerce_numbers_to_str=True)
-
-
-class Compare(BaseModel):
-    """How a comparison is made."""
-
-    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
-
-    effort: Literal["none", "quick", "normal", "thorough"] | None = None
-    known: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    limit: dict[str, str] = Field(default_factory=dict)
-    rows: list[int | Literal["all"]] = Field(default_factory=list)
-    group: str | None = None
-    test: str | None = None
-    neutral: str | None = None
-    workers: Annotated[int, Field(ge=0)] | Literal["ray"] | None = None
 
 
 def section_names() -> set[str]:

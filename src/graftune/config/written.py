@@ -1,0 +1,52 @@
+"""Values as people write them on a command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from graftune.errors import GraftuneError
+
+#: What a pair looks like, by the key that has pairs.
+PAIRS = {"known": "METHOD.lr=RATE, such as lora.lr=1e-3", "limit": "KIND=SIZE, such as stored=1MB"}
+
+
+def scalar(text: str) -> Any:
+    """A value as YAML reads it, with 1e-3 a number too; text that is no YAML stands for itself."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def split(text: str) -> list[str]:
+    """What stands between commas, but for commas in brackets: `lora,lora(rank=4, targets=[q, v])` is two."""
+    parts, depth = [""], 0
+    for sign in text:
+        depth += (sign in "([{") - (sign in ")]}")
+        if sign == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return [part.strip() for part in parts]
+
+
+def pairs(key: str, given: Sequence[str]) -> dict[str, str]:
+    """What is written NAME=VALUE; of a known rate, METHOD.lr=RATE, the name is the method. Raises GraftuneError."""
+    found = {}
+    for one in given:
+        name, equals, value = one.rpartition("=")
+        if not equals or not name or (key == "known" and not name.endswith(".lr")):
+            raise GraftuneError(
+                f"--{key} cannot be read", received=one, expected=PAIRS.get(key, "NAME=VALUE"), do="write it so"
+            )
+        found[name.removesuffix(".lr")] = value
+    return found
