@@ -73,7 +73,7 @@ def test_everything_is_written(done):
     for name in found:
         assert name in text
         assert name in page
-    assert {(event.method, event.number, event.total) for event in said} >= {("lora", 2, 4), ("prefix", 4, 4)}
+    assert {(event.method, event.finished, event.total) for event in said} >= {("lora", 1, 4), ("prefix", 4, 4)}
     header = json.loads((out / "comparison.json").read_text())
     assert header["budget"].startswith("2 steps of 4 rows")
 
@@ -105,7 +105,7 @@ def test_killed_and_started_again_it_goes_on(toys, tmp_path, undrawn):
         """As Ctrl-C is."""
 
     def kill(event):
-        if event.number == 3:
+        if event.finished == 2:
             raise Killed
 
     methods = [small("hard-prompt"), small("lora"), small("bitfit"), small("prefix")]

@@ -14,7 +14,9 @@ from graftune.config.recipe import Recipe
 
 @with_keys("compare")
 def compare(
-    recipe: Recipe, out: Annotated[Path, typer.Option(help="Folder of the run.", metavar="DIR")] = Path("runs/compare")
+    recipe: Recipe,
+    out: Annotated[Path, typer.Option(help="Folder of the run.", metavar="DIR")] = Path("runs/compare"),
+    watch: Annotated[bool, typer.Option("--watch", help="Serve the report while it grows, to this machine.")] = False,
 ) -> None:
     """Compare methods at their best learning rates on your data; write a table and report.html.
 
@@ -27,8 +29,8 @@ def compare(
     from graftune.comparison.compare import compare as run
 
     use_threads(recipe)
-    with live.line() as line:
-        shown = run(recipe.base, out=out, recipe=recipe, watch=line.event, say=live.say)
+    with live.line() as line, live.page(out, watch) as told:
+        shown = run(recipe.base, out=out, recipe=recipe, watch=live.both(line.event, told), say=live.say)
     if live.SPEAKS:
         Console(width=None if live.console.is_terminal else 160).print(shown)
         typer.echo(f"report: {out / 'report.html'}")

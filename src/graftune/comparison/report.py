@@ -20,8 +20,8 @@ from graftune.comparison.summary import MethodRow, Stat, rows
 INPUTS: Final = 3  # how many generated examples are shown
 
 
-def html(comparison: Comparison) -> str:
-    """The report: one HTML page with its style, script and plots inside."""
+def html(comparison: Comparison, live: bool = False) -> str:
+    """The report: one HTML page with its style, script and plots inside; a live one asks its server for news."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -44,6 +44,7 @@ def html(comparison: Comparison) -> str:
 
     present = {plots.family(row.method) for row in every if row.done and not row.untrained}
     return environment.get_template("report.html.j2").render(
+        live=live,
         header=header,
         created=header.created.replace("T", " ")[:16],
         base_parameters=units.count(header.base_parameters),
