@@ -66,9 +66,9 @@ def test_every_candidate_is_reported_with_fresh_seeds_at_one_rate():
 
 def test_the_head_is_searched_first_and_its_rate_is_everybodys():
     done = run(plan(), 4)
-    found = plan().rate("head", done)
+    found = plan().point("head", done).rate
     first = next(place for place, one in enumerate(done) if one.trial.label != "head")
-    assert plan().rate("head", done[:first]) == found
+    assert plan().point("head", done[:first]).rate == found
     assert {one.trial.head for one in done if one.trial.label != "head"} == {found}
     assert {one.trial.head for one in done if one.trial.label == "head"} == {None}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from graftune.comparison.plan import Trial
 from graftune.comparison.splits import Splits
 from graftune.config.recipe import Recipe
 from graftune.datasets.rows import Table
+from graftune.methods.method import Method
 from graftune.training.budget import steps_of
 from graftune.training.loop import Report
 from graftune.training.prepare import Experiment, prepare, task_of
@@ -46,6 +47,12 @@ class Assignment:
     tokenizer: Any = None
 
     @property
+    def method(self) -> Method:
+        """The candidate's method, with the options that the trial has of its own."""
+        method = self.candidate.method
+        return replace(method, **dict(self.trial.options)) if self.trial.options else method
+
+    @property
     def own_recipe(self) -> Recipe:
         """The recipe of this trial: its seed and its rates."""
         recipe, trial, name = self.candidate.recipe(self.recipe), self.trial, self.candidate.method.preset
@@ -61,7 +68,7 @@ class Assignment:
 
     def prepared(self, recipe: Recipe, splits: Splits, train: Table, held: Table) -> Experiment:
         """The base, and the task with these rows. Raises GraftuneError where they do not fit."""
-        task = task_of(recipe, self.candidate.method)
+        task = task_of(recipe, self.method)
         experiment = prepare(recipe, task, splits.with_tables(train, held), self.base, self.tokenizer)
         touch(experiment.base)
         return experiment
@@ -80,6 +87,7 @@ class Assignment:
         return {
             **{"stage": trial.stage, "label": trial.label, "method": self.candidate.method.preset, "seed": trial.seed},
             **{"rate": trial.rate, "head_rate": trial.head, "share": trial.share, "rows": trial.rows},
+            "options": dict(trial.options),
         }
 
     def broken(self, why: str) -> dict[str, Any]:

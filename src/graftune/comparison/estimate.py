@@ -65,9 +65,7 @@ def estimate(plan: Plan, costs: Mapping[str, Cost], sizes: Sizes, workers: int =
         short_curve, curve = (
             count * sizes.curve_rows * cost.choose_row for count in (sizes.short_points, sizes.points)
         )
-        searched = plan.searches(label)
-        effort = plan.effort
-        short, full = (effort.points + effort.refine, 2 * effort.confirm) if searched else (0, 0)
+        short, full = plan.to_search(label)
         reported = len(plan.seeds) * len(plan.sizes)
         choosing = cost.begin + sizes.choose_rows * cost.choose_row
         searching = short * (choosing + short_curve + sizes.short_steps * cost.step)

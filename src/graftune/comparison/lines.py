@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, Field
 
 from graftune.comparison.plan import Finished, Stage, Trial
+from graftune.comparison.points import options_of
 
 OVERFIT: Final = 1.05  # a final eval loss above this many times its own minimum counts as overfitting
 
@@ -60,6 +61,7 @@ class Run(BaseModel):
     head_rate: float | None = None
     share: float = 1.0
     rows: int | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
     score: float | None = None
     again: bool = False
     steps: int | None = None
@@ -92,7 +94,8 @@ class Run(BaseModel):
     @property
     def finished(self) -> Finished:
         """The trial, and the score that its rate is chosen by."""
-        trial = Trial(self.stage, self.label, self.seed, self.rate, self.share, self.head_rate, self.rows)
+        options = options_of(self.options)
+        trial = Trial(self.stage, self.label, self.seed, self.rate, self.share, self.head_rate, self.rows, options)
         return Finished(trial, self.score if self.status == "done" else None)
 
     @property

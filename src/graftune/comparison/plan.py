@@ -6,12 +6,15 @@ Killing, resuming and many workers need no code of their own: whoever is free ta
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from graftune.comparison import search
+from graftune.comparison import points, search
+from graftune.comparison.points import Options, Point
+from graftune.comparison.spaces import Space
 
 Stage = Literal["timing", "screen", "confirm", "report"]
+SEARCH: Final[tuple[Stage, Stage]] = ("screen", "confirm")
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Trial:
     share: float = 1.0
     head: float | None = None
     rows: int | None = None
+    options: Options = ()
+    """Options of the method that are searched with the rate."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +83,21 @@ class Plan:
     spacings: Mapping[str, float] = field(default_factory=dict)
     probe: str | None = None
     sizes: Sequence[int | None] = (None,)
+    spaces: Mapping[str, Space] = field(default_factory=dict)
+    """Options that are searched with the rate, of those candidates that have any."""
 
     @property
     def expected(self) -> int:
         """How many trials there will be, where no search is extended."""
-        rates = self.effort.points + 2 * self.effort.confirm + self.effort.refine
-        searched = sum(rates for label in self.centres if self.searches(label))
+        searched = sum(sum(self.to_search(label)) for label in self.centres)
         return searched + len(self.centres) * len(self.seeds) * len(self.sizes)
+
+    def to_search(self, label: str) -> tuple[int, int]:
+        """How many short and how many full runs a candidate's search has, where it is not extended."""
+        if not self.searches(label):
+            return 0, 0
+        short = self.spaces[label].trials if label in self.spaces else self.effort.points + self.effort.refine
+        return short, 2 * self.effort.confirm
 
     def searches(self, label: str) -> bool:
         """Whether the candidate's rate is searched for."""
@@ -95,59 +108,74 @@ class Plan:
         done = list(finished)
         head = None
         if self.probe is not None and (self.searches(self.probe) or self.probe in self.known):
-            head = self.rate(self.probe, done)
+            found = self.point(self.probe, done)
+            head = None if found is None else found.rate
             if head is None and not self._hopeless(self.probe, done):
                 return self._wanted(self.probe, done, None)
         wanted = [trial for label in self.centres for trial in self._wanted(label, done, head)]
         # Searches first, then the reported runs seed by seed, so that a comparison cut short has one seed of each.
         return sorted(wanted, key=lambda one: (one.stage == "report", one.seed if one.stage == "report" else 0))
 
-    def rate(self, label: str, finished: Sequence[Finished]) -> float | None:
-        """The rate that the candidate is reported with; None where nothing is trained, or it is not found yet."""
+    def point(self, label: str, finished: Sequence[Finished]) -> Point | None:
+        """What the candidate is reported with; None where nothing is trained, or it is not found yet."""
         if label in self.known:
-            return self.known[label]
-        if not self.searches(label) or self._to_search(label, finished):
+            return Point(self.known[label])
+        if not self.searches(label) or self._searching(label, finished):
             return None
-        if self.effort.confirm:
-            return search.best(self.tried(label, finished, "confirm"))
-        return search.best(self.tried(label, finished, "screen"))
+        return points.best(self.tried(label, finished, "confirm" if self.effort.confirm else "screen"))
 
-    def tried(self, label: str, finished: Sequence[Finished], stage: Stage) -> dict[float, float | None]:
-        """The scores of a candidate's rates in one stage."""
+    def tried(self, label: str, finished: Sequence[Finished], stage: Stage) -> dict[Point, float | None]:
+        """The scores of what a candidate was tried with in one stage."""
         own = [one for one in finished if one.trial.label == label and one.trial.stage == stage]
-        return {one.trial.rate: one.score for one in own if one.trial.rate is not None}
+        return {Point(one.trial.rate, one.trial.options): one.score for one in own if one.trial.rate is not None}
 
     def _wanted(self, label: str, finished: Sequence[Finished], head: float | None) -> list[Trial]:
         """What is to be run for a candidate now."""
-        searched = self._to_search(label, finished) if self.searches(label) else []
         own = None if label == self.probe else head
-        if searched:
-            return [Trial(stage, label, self.tuning, rate, share, own) for stage, rate, share in searched]
-        rate = self.rate(label, finished)
-        if rate is None and self.searches(label):
+        if self.searches(label) and (trials := self._searching(label, finished)):
+            return [replace(trial, head=own) for trial in trials]
+        point = self.point(label, finished)
+        if point is None and self.searches(label):
             return []  # every rate has failed
-        trials = [Trial("report", label, seed, rate, 1.0, own, rows) for seed in self.seeds for rows in self.sizes]
+        rate, options = point or (None, ())
         done = {
             (one.trial.seed, one.trial.rows)
             for one in finished
             if (one.trial.stage, one.trial.label) == ("report", label)
         }
-        return [trial for trial in trials if (trial.seed, trial.rows) not in done]
+        return [
+            Trial("report", label, seed, rate, 1.0, own, rows, options)
+            for seed in self.seeds
+            for rows in self.sizes
+            if (seed, rows) not in done
+        ]
 
-    def _to_search(self, label: str, finished: Sequence[Finished]) -> list[tuple[Stage, float, float]]:
-        """The stage, rate and share of the budget of the search's trials that can be run now."""
-        centre = self.centres[label]
+    def _searching(self, label: str, finished: Sequence[Finished]) -> list[Trial]:
+        """The search's trials that can be run now."""
+        screened, confirmed = (self.tried(label, finished, stage) for stage in SEARCH)
+        short, full = self._to_screen(label, screened), list[Point]()
+        if not short and self.effort.confirm:
+            full = [point for point in self._to_confirm(label, screened) if point not in confirmed]
+        screens = [Trial("screen", label, self.tuning, rate, self.effort.share, options=own) for rate, own in short]
+        return screens + [Trial("confirm", label, self.tuning, rate, options=own) for rate, own in full]
+
+    def _to_screen(self, label: str, screened: Mapping[Point, float | None]) -> list[Point]:
+        centre, spacing = self.centres[label], self.spacings.get(label, search.SPACING)
         assert centre is not None
-        screened = self.tried(label, finished, "screen")
-        spacing = self.spacings.get(label, search.SPACING)
-        rates = search.to_try(centre, screened, spacing, self.effort.points)
-        if not rates and self.effort.refine and (between := search.refinement(screened, spacing)) is not None:
+        if label in self.spaces:
+            return self.spaces[label].to_try(centre, screened, spacing, self.effort.points)
+        tried = {point.rate: score for point, score in screened.items()}
+        rates = search.to_try(centre, tried, spacing, self.effort.points)
+        if not rates and self.effort.refine and (between := search.refinement(tried, spacing)) is not None:
             rates = [between]
-        if rates or not self.effort.confirm:
-            return [("screen", rate, self.effort.share) for rate in rates]
-        confirmed = self.tried(label, finished, "confirm")
-        return [("confirm", rate, 1.0) for rate in search.to_confirm(screened) if rate not in confirmed]
+        return [Point(rate) for rate in rates]
+
+    def _to_confirm(self, label: str, screened: Mapping[Point, float | None]) -> list[Point]:
+        """The best rate and the one below it; of several options the two best points."""
+        if label in self.spaces:
+            return points.ranked(screened)[:2]
+        return [Point(rate) for rate in search.to_confirm({point.rate: score for point, score in screened.items()})]
 
     def _hopeless(self, label: str, finished: Sequence[Finished]) -> bool:
         """Whether all is tried and nothing of it came out."""
-        return self.searches(label) and not self._to_search(label, finished) and self.rate(label, finished) is None
+        return self.searches(label) and not self._searching(label, finished) and self.point(label, finished) is None

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
 from graftune.comparison.lines import Run
 from graftune.comparison.plan import Finished
+from graftune.comparison.points import options_of
 from graftune.errors import GraftuneError, unknown
 
 
@@ -123,7 +124,8 @@ def _runs(file: Path) -> list[Run]:
             if number == numbered[-1][0]:
                 break
             raise _unreadable(f"{file}, line {number}", str(error)) from error
-        runs[run.label, run.stage, run.seed, run.rows, run.stage == "report" or run.rate] = run
+        point = None if run.stage == "report" else (run.rate, options_of(run.options))
+        runs[run.label, run.stage, run.seed, run.rows, point] = run
     return list(runs.values())
 
 

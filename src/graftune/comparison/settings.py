@@ -10,11 +10,12 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from graftune.comparison import limits, neutral
+from graftune.comparison import limits, neutral, spaces
 from graftune.comparison.assignment import short_run
 from graftune.comparison.candidates import Candidate, candidates
 from graftune.comparison.estimate import Sizes
 from graftune.comparison.plan import EFFORTS, Effort, Plan
+from graftune.comparison.spaces import Space
 from graftune.comparison.splits import FEW, FOLDS, Splits, chosen_by
 from graftune.config import recipe as recipes
 from graftune.config.recipe import Recipe
@@ -128,8 +129,33 @@ class Settings:
             known=self._known(),
             spacings={one.label: one.method.spacing for one in self.chosen},
             probe=probe,
+            spaces=self._spaces(),
             sizes=[None if one == "all" else one for one in self.recipe.compare.rows] or [None],
         )
+
+    def _spaces(self) -> dict[str, Space]:
+        """The options that are searched with a rate, by label."""
+        compare, known = self.recipe.compare, self._known()
+        if compare.search == "grid" and compare.space:
+            raise GraftuneError(
+                "a grid searches rates alone",
+                received=f"space: {', '.join(compare.space)}",
+                expected="search: optuna, which searches several options at once",
+                do="add --search optuna, or leave the space out",
+            )
+        if compare.search == "grid":
+            return {}
+        spaces.check_installed()
+        trials = compare.trials or 4 * self.effort.points
+        found = spaces.read(compare.space, self.chosen, trials, self.recipe.seed + TUNING)
+        if not found or not self.effort.points or known.keys() & found.keys():
+            raise GraftuneError(
+                "Optuna has nothing to search",
+                received=f"space: {', '.join(compare.space) or 'empty'}, known rates: {', '.join(known) or 'none'}",
+                expected="options of candidates whose rates are searched too",
+                do="give --space METHOD.OPTION=VALUES, without a known rate of that method, and an effort above none",
+            )
+        return found
 
     def _known(self) -> dict[str, float]:
         """Rates that are given, by label: for the label itself, its method, or all."""

@@ -57,6 +57,8 @@ class MethodRow:
     joules: Stat | None = None
     forgetting: dict[str, Stat] = field(default_factory=dict)
     untrained: bool = False
+    options: str = ""
+    """Those that were searched with the rate."""
 
     @property
     def ok(self) -> bool:
@@ -112,6 +114,7 @@ def _row(method: str, label: str, runs: Sequence[Run], metric: str) -> MethodRow
         metrics={name: stat for name, stat in stats.items() if stat},
         quality=stats.get(metric),
         forgetting={name: stat for name, stat in changes.items() if stat},
+        options=", ".join(f"{name}={value}" for name, value in (done[0].options if done else {}).items()),
         untrained=bool(done) and all(run.untrained for run in done),
         **measured,
     )

@@ -44,6 +44,10 @@ def columns(comparison: Comparison) -> list[Column]:
             return DASH
         return f"{count(row.parameters_stored.mean)}, {size_in_bytes(row.bytes_stored.mean)}"
 
+    def rate(row: MethodRow) -> str:
+        options = f" ({row.options})" if row.options else ""
+        return shown(row.rate, lambda value: f"{value:.2g}") + options
+
     def peak(row: MethodRow) -> str:
         return shown(row.peak_memory_bytes, size_in_bytes)
 
@@ -71,7 +75,7 @@ def columns(comparison: Comparison) -> list[Column]:
 
     return [
         Column(header.metric, score, lambda r: r.quality),
-        Column("rate", lambda r: shown(r.rate, lambda rate: f"{rate:.2g}"), lambda r: r.rate),
+        Column("rate", rate, lambda r: r.rate),
         Column("trained (of base)", trained, lambda r: r.parameters_trained),
         Column("stored", stored, lambda r: r.bytes_stored),
         Column("training", lambda r: shown(r.train_seconds, duration), lambda r: r.train_seconds),

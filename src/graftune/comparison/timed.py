@@ -30,9 +30,7 @@ def timed(given: Assignment, tell: Tell) -> dict[str, Any]:
     reports: list[float] = []
     tell("timing", None)
     with measured() as meter, peak_memory() as peak:
-        trained = train_adapter(
-            experiment, recipe, given.candidate.method, watch=lambda _: reports.append(time.perf_counter())
-        )
+        trained = train_adapter(experiment, recipe, given.method, watch=lambda _: reports.append(time.perf_counter()))
     try:
         step = (reports[-2] - reports[0]) / (len(reports) - 2) if len(reports) > 2 else 0.0
         looked = max(0.0, reports[-1] - reports[-2] - step) if len(reports) > 2 else 0.0
@@ -54,7 +52,7 @@ def timed(given: Assignment, tell: Tell) -> dict[str, Any]:
         "choose_row": looked / max(1, min(CURVE_ROWS, len(held.rows))),
         "report_row": (answered - answering) / max(1, len(few.rows)),
         "finish": ended - answered,
-        "memory": peak.bytes if given.candidate.method.trainable else None,
+        "memory": peak.bytes if given.method.trainable else None,
         "joules": meter.energy.joules / max(meter.energy.seconds, 1e-9),
         "seconds": ended - began,
     }

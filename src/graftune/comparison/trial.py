@@ -66,7 +66,7 @@ def _searched(given: Assignment, tell: Tell) -> dict[str, Any]:
         experiment = given.prepared(recipe, splits, train, held)
         tell("training", None)
         with measured() as meter, peak_memory() as peak:
-            trained = train_adapter(experiment, recipe, given.candidate.method, watch=lambda r: tell("training", r))
+            trained = train_adapter(experiment, recipe, given.method, watch=lambda r: tell("training", r))
         try:
             if distributed.first():
                 tell("evaluating", None)
@@ -89,7 +89,7 @@ def _means(of: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def _reported(given: Assignment, tell: Tell) -> dict[str, Any]:
     """Train, keep the adapter, measure, and evaluate on the reported rows."""
-    recipe, method = given.own_recipe, given.candidate.method
+    recipe, method = given.own_recipe, given.method
     splits = Splits.read(given.recipe)
     if given.choosing and method.trainable:
         train, held = splits.pair(recipe.seed, given.trial.rows)

@@ -192,6 +192,24 @@ class Compare(Group):
         "Text file of passages to measure forgetting on, with blank lines between them.",
         "compare", metavar="FILE", usual="those of the package",
     )  # fmt: skip
+    search: Literal["grid", "optuna"] = key(
+        "grid",
+        "How a rate is searched: grid, or optuna for a rate and the options in `space` together. See "
+        "[comparison.md](comparison.md).",
+        "compare", metavar="NAME",
+    )  # fmt: skip
+    space: dict[str, Any] = key(
+        dict,
+        "Options that Optuna searches: values in brackets, or {low: 0, high: 0.2}.",
+        "compare", metavar="METHOD.OPTION=VALUES",
+    )  # fmt: skip
+    trials: int | None = key(
+        None,
+        "Short runs of a candidate whose options are searched.",
+        "compare",
+        usual="four times the rates of the grid",
+        ge=1,
+    )
     workers: Annotated[int, Field(ge=0)] | Literal["ray"] | None = key(
         None,
         "Trials at a time, or ray. With 0 they run in this process, and peak memory depends on what ran before.",

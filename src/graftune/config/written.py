@@ -10,7 +10,11 @@ import yaml
 from graftune.errors import GraftuneError
 
 #: What a pair looks like, by the key that has pairs.
-PAIRS = {"known": "METHOD.lr=RATE, such as lora.lr=1e-3", "limit": "KIND=SIZE, such as stored=1MB"}
+PAIRS = {
+    "known": "METHOD.lr=RATE, such as lora.lr=1e-3",
+    "limit": "KIND=SIZE, such as stored=1MB",
+    "space": "METHOD.OPTION=VALUES, such as lora.rank=[4, 16, 64] or lora.dropout={low: 0, high: 0.2}",
+}
 
 
 def scalar(text: str) -> Any:
@@ -39,14 +43,14 @@ def split(text: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def pairs(key: str, given: Sequence[str]) -> dict[str, str]:
+def pairs(key: str, given: Sequence[str]) -> dict[str, Any]:
     """What is written NAME=VALUE; of a known rate, METHOD.lr=RATE, the name is the method. Raises GraftuneError."""
-    found = {}
+    found: dict[str, Any] = {}
     for one in given:
-        name, equals, value = one.rpartition("=")
+        name, equals, value = one.partition("=") if key == "space" else one.rpartition("=")
         if not equals or not name or (key == "known" and not name.endswith(".lr")):
             raise GraftuneError(
                 f"--{key} cannot be read", received=one, expected=PAIRS.get(key, "NAME=VALUE"), do="write it so"
             )
-        found[name.removesuffix(".lr")] = value
+        found[name.removesuffix(".lr")] = scalar(value) if key == "space" else value
     return found
