@@ -3,8 +3,8 @@
     python benchmarks/orders.py banking77 accuracy
 
 In docs/results it reads NAME.csv, NAME-usual.csv and, where they are, NAME-before.csv and NAME-peft.csv, and writes
-NAME-orders.md. All but the last are of `tools/publish.py`, that one of `peft_way.py`. The regret of a method is what its
-best rate has over its usual one: what a user loses who tunes nothing.
+NAME-orders.md. All but the last are of `tools/publish.py`, that one of `peft_way.py`. The regret of a method is what
+its best rate has over its usual one: what a user loses who tunes nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def rates(file: Path) -> dict[str, str]:
 
 
 def agreement(truth: Mapping[str, float], other: Mapping[str, float], clear: float) -> tuple[int, int]:
-    """Of the pairs of methods further apart than `clear`, how many have the same order elsewhere, and how many there are."""
+    """Of the pairs of methods further apart than `clear`, how many have this order elsewhere, and how many there are."""
     both = [name for name in truth if name in other]
     pairs = [(a, b) for a, b in combinations(both, 2) if abs(truth[a] - truth[b]) > clear]
     return sum((truth[a] - truth[b]) * (other[a] - other[b]) > 0 for a, b in pairs), len(pairs)
