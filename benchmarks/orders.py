@@ -44,7 +44,7 @@ def rates(file: Path) -> dict[str, str]:
 
 
 def agreement(truth: Mapping[str, float], other: Mapping[str, float], clear: float) -> tuple[int, int]:
-    """Of the pairs of methods further apart than `clear`, how many have this order elsewhere, and how many there are."""
+    """Of the pairs of methods further apart than `clear`, how many have this order elsewhere, and their number."""
     both = [name for name in truth if name in other]
     pairs = [(a, b) for a, b in combinations(both, 2) if abs(truth[a] - truth[b]) > clear]
     return sum((truth[a] - truth[b]) * (other[a] - other[b]) > 0 for a, b in pairs), len(pairs)

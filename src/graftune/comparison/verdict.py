@@ -87,6 +87,16 @@ def _judged(comparison: Comparison) -> Judgement | None:
     )
 
 
+def difference(comparison: Comparison, first: str, second: str) -> Difference | None:
+    """What one candidate has over another, in the direction in which it is better; None where a run is missing."""
+    chosen = [_scored(comparison, label) for label in (first, second)]
+    known = [one for one in chosen if one is not None]
+    if len(known) < 2:
+        return None
+    margin = margin_of(known[0], max(abs(float(one.metric().mean())) for one in known))
+    return statistics.Draws.of(known).differences(margin, 0)[1]
+
+
 def margin_of(one: Scored, largest: float) -> float:
     """A point of a metric that counts to a hundred, 0.01 of one that counts to one, 1 % of the largest of any other."""
     if one.sign < 0 or largest > 100 * max(one.scale, 1.0):
