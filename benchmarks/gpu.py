@@ -31,7 +31,7 @@ from graftune.methods.method import PRESETS, make
 ROWS, LENGTH, NEW = 16, 64, 24
 TEXTS = ("The ferry leaves", "Tea is", "Once upon a time there was")
 SMALL: dict[str, dict[str, Any]] = {"prefix": {"hidden": 16}, "p-tuning": {"hidden": 16}}
-MERGED = ("lora", "dora", "ia3", "bitfit", "freeze", "full")
+MERGED = ("lora", "dora", "ia3", "freeze")
 
 
 @dataclass(frozen=True)
