@@ -7,6 +7,7 @@ import time
 import pytest
 import torch
 
+from graftune.comparison import measure
 from graftune.comparison.measure import in_turns, peak_memory
 
 cpu_only = pytest.mark.skipif(torch.cuda.is_available(), reason="measures the CUDA allocator instead")
@@ -30,7 +31,8 @@ def test_peak_memory_leaves_out_what_was_held_before():
     assert peak.bytes is None or peak.bytes < 50 * 2**20
 
 
-def test_in_turns_takes_medians_after_a_warm_up():
+def test_in_turns_takes_medians_after_a_warm_up(monkeypatch):
+    monkeypatch.setattr(measure, "TIMING", 0.0)
     calls = []
 
     def slow():
@@ -44,3 +46,13 @@ def test_in_turns_takes_medians_after_a_warm_up():
     assert calls == ["slow", "quick"] * 4
     assert 0.02 <= first < 0.4
     assert second < first
+
+
+def test_what_is_quick_is_timed_more_often(monkeypatch):
+    calls = []
+    in_turns(lambda: calls.append(1))
+    assert len(calls) == measure.ROUNDS + 1
+    monkeypatch.setattr(measure, "TIMING", 0.05)
+    calls.clear()
+    in_turns(lambda: calls.append(time.sleep(0.02)))
+    assert len(calls) == 4

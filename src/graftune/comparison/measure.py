@@ -26,6 +26,7 @@ PAGE = 4096  # bytes
 
 #: Sizes of a batch that inference is timed with, and how many batches: an answer alone, and many at once.
 BATCHES = {1: 4, 32: 1}
+ROUNDS, TIMING = 15, 2.0  # how often, and for how many seconds, a quick thing is timed
 
 
 class Peak:
@@ -77,9 +78,15 @@ def peak_memory() -> Iterator[Peak]:
 
 
 def in_turns(*functions: Callable[[], object], rounds: int = 3) -> list[float]:
-    """Median seconds of each of the functions, run in turns after one warm-up each."""
+    """Median seconds of each of the functions, run in turns after one warm-up each.
+
+    At least `rounds`, and of quick ones as many as `TIMING` seconds have room for, up to `ROUNDS`.
+    """
     times: list[list[float]] = [[] for _ in functions]
-    for turn in range(rounds + 1):
+    started = time.perf_counter()
+    for turn in range(max(rounds, ROUNDS) + 1):
+        if turn > rounds and time.perf_counter() - started > TIMING:
+            break
         for function, kept in zip(functions, times, strict=True):
             if torch.cuda.is_available():
                 torch.cuda.synchronize()

@@ -18,6 +18,7 @@ from graftune.comparison.results import Comparison
 
 #: A small plot is as large as a learning curve's.
 SIZE: Final = (3.1, 2.0)
+DECADES: Final = 10**3  # that changes are drawn over
 
 
 def rates(comparison: Comparison) -> list[dict[str, Any]]:
@@ -58,14 +59,15 @@ def changes(comparison: Comparison, change: str) -> list[dict[str, Any]]:
     """
     found: dict[str, list[Run]] = {}
     for run in comparison.runs:
-        if run.score is not None and math.isfinite(run.score) and run.forgetting.get(change, 0) > 0:
+        if run.score is not None and math.isfinite(run.score) and change in run.forgetting:
             found.setdefault(run.label, []).append(run)
     every = [run for runs in found.values() for run in runs]
     if len(every) < 2:
         return []
+    least = max(run.forgetting[change] for run in every) / DECADES  # what changes less changes nothing
     shown = _upright(comparison, [run.score for run in every if run.score is not None])
     points = {
-        label: [(run.stage, run.forgetting[change], shown * (run.score or 0)) for run in _by_rate(runs)]
+        label: [(run.stage, max(run.forgetting[change], least), shown * (run.score or 0)) for run in _by_rate(runs)]
         for label, runs in found.items()
     }
     xs, ys = zip(*((x, y) for of in points.values() for _, x, y in of), strict=True)
