@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from safetensors import SafetensorError
 
 from graftune.errors import GraftuneError
@@ -51,34 +50,6 @@ def disk_errors(path: Path) -> Iterator[None]:
                 do="choose another --out",
             ) from error
         raise
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The keys of a recipe. Raises GraftuneError for a file that is none."""
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise GraftuneError(
-            f"cannot read the recipe {path}",
-            received=error.strerror,
-            expected="a YAML file",
-            do="check the path",
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise GraftuneError(
-            f"{path} is not YAML",
-            received=" ".join(str(error).split()),
-            expected="key: value lines",
-            do="correct the file",
-        ) from error
-    if not isinstance(data, dict):
-        raise GraftuneError(
-            f"{path} holds no recipe",
-            received=type(data).__name__,
-            expected="key: value lines",
-            do="give a file such as the recipe.yaml of a run",
-        )
-    return data
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:

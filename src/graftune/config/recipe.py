@@ -18,9 +18,8 @@ from graftune.config.sections import (
     option_types,
     section_names,
 )
-from graftune.config.written import scalar
+from graftune.config.written import read_yaml, scalar
 from graftune.errors import GraftuneError, unknown
-from graftune.files import read_yaml
 
 if TYPE_CHECKING:
     from graftune.methods.method import Method

@@ -1,8 +1,9 @@
-"""Values as people write them on a command line."""
+"""Keys and values as people write them: in a file, and on a command line."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,6 +16,34 @@ PAIRS = {
     "limit": "KIND=SIZE, such as stored=1MB",
     "space": "METHOD.OPTION=VALUES, such as lora.rank=[4, 16, 64] or lora.dropout={low: 0, high: 0.2}",
 }
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys of a recipe. Raises GraftuneError for a file that is none."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise GraftuneError(
+            f"cannot read the recipe {path}",
+            received=error.strerror,
+            expected="a YAML file",
+            do="check the path",
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise GraftuneError(
+            f"{path} is not YAML",
+            received=" ".join(str(error).split()),
+            expected="key: value lines",
+            do="correct the file",
+        ) from error
+    if not isinstance(data, dict):
+        raise GraftuneError(
+            f"{path} holds no recipe",
+            received=type(data).__name__,
+            expected="key: value lines",
+            do="give a file such as the recipe.yaml of a run",
+        )
+    return data
 
 
 def scalar(text: str) -> Any:
