@@ -45,7 +45,11 @@ def test_rates_follow_width_batch_and_steps(name):
     width = 2.0 if method.falls_with_width else 1.0
     assert method.usual_rate(Conditions("encoder", 192)) == pytest.approx(width * plain)
     assert method.usual_rate(Conditions("encoder", 768, batch_size=64)) == pytest.approx(2 * plain)
-    assert method.usual_rate(Conditions("encoder", 768, steps=299)) == pytest.approx(3 * plain)
+    assert method.usual_rate(Conditions("encoder", 768, steps=300 * 16)) == pytest.approx(plain / 2)
+    ratio = method.usual_rate(Conditions("encoder", 768, steps=100)) / method.usual_rate(
+        Conditions("encoder", 768, steps=7900)
+    )
+    assert ratio == pytest.approx(3.1, rel=0.05)  # as was found of 79 times the data
 
 
 def test_the_rank_does_not_matter_at_one_alpha_and_a_step_at_one_scale():

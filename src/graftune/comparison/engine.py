@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
@@ -126,13 +127,17 @@ class Engine:
         expected = estimate(self.plan, known, self.sizes, count)
         self.say(f"this will take {expected.said()} (from {STEPS} timed steps of each candidate)")
         if distributed.first():
-            files.write_json(self.out / "estimate.json", asdict(expected))
+            files.write_json(
+                self.out / "estimate.json",
+                {**asdict(expected), "costs": {label: asdict(one) for label, one in known.items()}},
+            )
         return expected
 
     def _took(self, expected: Estimate, seconds: float) -> None:
         self.say(f"it took {units.duration(seconds)}, where {units.duration(expected.seconds)} were estimated")
         if distributed.first():
-            files.write_json(self.out / "estimate.json", {**asdict(expected), "took": seconds})
+            file = self.out / "estimate.json"
+            files.write_json(file, {**json.loads(file.read_text(encoding="utf-8")), "took": seconds})
 
     def _kept(self, line: dict[str, Any]) -> Line:
         """Write a line, and the figures of its rows beside it."""

@@ -55,6 +55,11 @@ class Processes:
         return told
 
     def __enter__(self) -> Self:
+        """Start what processes are forked from, which takes seconds that are no trial's."""
+        with _no_main():
+            first = self._context.Process(target=_nothing)
+            first.start()
+        first.join()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -63,6 +68,10 @@ class Processes:
             self._ended = True
             for process in self._running:
                 process.kill()
+
+
+def _nothing() -> None:
+    """A process that only starts."""
 
 
 def _serve(assignment: Assignment, ours: Connection) -> None:

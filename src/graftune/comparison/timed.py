@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from graftune.comparison import neutral
@@ -32,7 +34,8 @@ def timed(given: Assignment, tell: Tell) -> dict[str, Any]:
     with measured() as meter, peak_memory() as peak:
         trained = train_adapter(experiment, recipe, given.method, watch=lambda _: reports.append(time.perf_counter()))
     try:
-        step = (reports[-2] - reports[0]) / (len(reports) - 2) if len(reports) > 2 else 0.0
+        between = [after - before for before, after in pairwise(reports[:-1])]
+        step = statistics.median(between) if between else 0.0  # what is new to the processor takes longer once
         looked = max(0.0, reports[-1] - reports[-2] - step) if len(reports) > 2 else 0.0
         few = splits.tables.eval.keep(splits.tables.eval.rows[:ROWS])
         reporting = replace(experiment, tables=splits.with_tables(train, few))

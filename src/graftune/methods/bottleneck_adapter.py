@@ -58,7 +58,7 @@ class BottleneckAdapter(Method):
     last: int | None = None
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {name: {"style": name} for name in STYLES}
-    learning_rates: ClassVar[Mapping[Kind, float]] = rates(5e-4, encoder_decoder=1e-3, vision=1e-3)
+    learning_rates: ClassVar[Mapping[Kind, float]] = rates(5e-4, encoder_decoder=1e-3)
 
     def __post_init__(self) -> None:
         self._one_of("style", STYLES)

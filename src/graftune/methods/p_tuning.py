@@ -30,7 +30,7 @@ class PTuning(Method):
     hidden: int | None = None
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"p-tuning": {}}
-    learning_rates: ClassVar[Mapping[Kind, float]] = rates(1e-3)
+    learning_rates: ClassVar[Mapping[Kind, float]] = rates(5e-3)
     falls_with_width: ClassVar[bool] = False
     spacing: ClassVar[float] = WIDE
 

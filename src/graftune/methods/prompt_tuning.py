@@ -44,7 +44,7 @@ class PromptTuning(Method):
     deep: bool = False
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"prompt": {}}
-    learning_rates: ClassVar[Mapping[Kind, float]] = rates(3e-2, encoder_decoder=0.18, vision=1e-2)
+    learning_rates: ClassVar[Mapping[Kind, float]] = rates(1e-2, encoder_decoder=0.1)
     falls_with_width: ClassVar[bool] = False
     spacing: ClassVar[float] = WIDE
 
