@@ -61,7 +61,7 @@ def main(
     mean = {name: statistics.fmean(values) for name, values in at_best.items()}
     points = 100 if max(mean.values()) <= 1 else 1
     digits = 3 if points == 100 else 1
-    others = {"before": before, "PEFT's way": peft}
+    others = {"the old rates": before, "PEFT's way": peft}
     beside = {words: scores(file, metric) for words, file in others.items() if file.exists()}
     chosen, taken = rates(best), rates(usual)
     lines, regrets = [], {}
