@@ -17,6 +17,7 @@ import torch
 from graftune.checkpoint import native
 from graftune.comparison import lines, neutral
 from graftune.comparison.assignment import Assignment, Tell, quiet
+from graftune.comparison.choice import chosen, score
 from graftune.comparison.energy import measured
 from graftune.comparison.forgetting import forgetting
 from graftune.comparison.measure import inference, peak_memory
@@ -25,13 +26,9 @@ from graftune.comparison.splits import Splits
 from graftune.comparison.timed import timed
 from graftune.config.recipe import Recipe
 from graftune.errors import GraftuneError
-from graftune.inference.evaluation import mean_over
-from graftune.inference.running import evaluating
 from graftune.model.merge import is_exact
 from graftune.tasks.bound import Evaluation
-from graftune.tasks.writing import BoundWriting
 from graftune.training import distributed
-from graftune.training.encoding import encode_table
 from graftune.training.prepare import Experiment
 from graftune.training.trained import TrainedAdapter, evaluate, train_adapter, use_of
 
@@ -70,7 +67,7 @@ def _searched(given: Assignment, tell: Tell) -> dict[str, Any]:
         try:
             if distributed.first():
                 tell("evaluating", None)
-                evaluations.append(_to_choose_by(trained, experiment, recipe))
+                evaluations.append(chosen(trained, experiment, recipe))
                 scores.append(score(evaluations[-1], experiment))
                 changes.append(forgetting(trained, experiment, (), inputs=SEARCHED_INPUTS).means)
                 trainings.append(_trained_line(trained, meter.energy, peak.bytes))
@@ -102,6 +99,9 @@ def _reported(given: Assignment, tell: Tell) -> dict[str, Any]:
     try:
         if not distributed.first():
             return {}
+        if given.choosing and method.trainable:
+            tell("choosing a checkpoint", None)
+            chosen(trained, experiment, recipe)
         reporting = replace(experiment, tables=splits.with_tables(train, splits.tables.eval))
         adapter = trained.model.adapter(trained.name)
         native.save(adapter, experiment.base, given.place, use_of(trained, reporting, recipe))
@@ -152,24 +152,6 @@ def _trained_line(trained: TrainedAdapter, energy: Any, peak: int | None) -> dic
         "joules": energy.joules,
         "energy_source": energy.source,
     }
-
-
-def _to_choose_by(trained: TrainedAdapter, experiment: Experiment, recipe: Recipe) -> Mapping[str, float]:
-    """Metrics on the rows to choose by; of a task that writes text the loss alone, since writing takes its time."""
-    task = trained.task
-    if not isinstance(task, BoundWriting):
-        return evaluate(trained, experiment, recipe).metrics
-    features = encode_table(experiment.tables.eval, task, trained.encoder, recipe.processes).features
-    with evaluating(trained.model):
-        return {"loss": mean_over(trained.model, task, features, trained.name, 2 * recipe.batch_size)}
-
-
-def score(metrics: Mapping[str, float], experiment: Experiment) -> float:
-    """What a rate is chosen by, larger is better: the primary metric, of a task that writes text the loss."""
-    if isinstance(experiment.task, BoundWriting):
-        return -metrics["loss"]
-    name = experiment.task.task.metric
-    return lines.sign(name) * metrics[name]
 
 
 def _others(

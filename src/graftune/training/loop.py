@@ -104,7 +104,8 @@ def fit(
                 raise KeyboardInterrupt
             speed = progress.tokens / max(progress.seconds, 1e-9)
             watch(Report(progress.step, budget.steps, done.loss, rate, speed, eval_loss))
-    if best:
+    if best and progress.best != progress.step:
+        progress.last = {name: tensor.detach().clone() for name, tensor in step.adapter.named_parameters()}
         state.restore(step.adapter, best)
     model.eval()
     return progress

@@ -37,6 +37,8 @@ class Progress:
     seconds: float = 0.0
     tokens: int = 0
     curve: list[dict[str, Any]] = field(default_factory=list)
+    last: dict[str, Tensor] = field(default_factory=dict)
+    """What was trained at the end, where the adapter of a lower loss was given back."""
 
     @property
     def best(self) -> int | None:
