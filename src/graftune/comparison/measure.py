@@ -26,7 +26,7 @@ PAGE = 4096  # bytes
 
 #: Sizes of a batch that inference is timed with, and how many batches: an answer alone, and many at once.
 BATCHES = {1: 4, 32: 1}
-ROUNDS, TIMING = 15, 2.0  # how often, and for how many seconds, a quick thing is timed
+ROUNDS, TIMING = 9, 0.5  # how often, and for how many seconds, a quick thing is timed
 
 
 class Peak:
