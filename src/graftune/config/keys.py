@@ -30,7 +30,7 @@ class Group(BaseModel):
 class General(Group):
     """What is run"""
 
-    method: str | None = key(None, "The method to train.", "train", metavar="NAME", usual="lora")
+    method: str | None = key(None, "The method to train.", "train", metavar="NAME", usual="lora, of rank 8")
     base: str = key(
         "tiny-decoder",
         "A Transformers folder, a Hub name, or a shipped base. The Hub name is `owner/model`.",
