@@ -12,7 +12,7 @@ from all_families import FAMILIES
 from graftune.config import recipe as recipes
 from graftune.methods import LoRA
 from graftune.methods.method import PRESETS, make
-from graftune.methods.rates import HEADS, Conditions
+from graftune.methods.rates import DEEP_HEADS, HEADS, Conditions
 from graftune.model.adapted import AdaptedModel
 from graftune.model.anatomy import Anatomy
 from graftune.training.budget import budget_of
@@ -89,3 +89,9 @@ def test_a_new_head_has_a_rate_of_its_own():
         assert heads == {name for name in of if head in name}
         assert all(factors == [pytest.approx(rate / 1e-3)] for name, factors in of.items() if name in heads)
         model.close()
+
+
+def test_a_head_of_several_maps_starts_lower():
+    probe = make("head")
+    assert probe.usual_rate(PLAIN) == pytest.approx(HEADS["encoder"])
+    assert probe.usual_rate(Conditions("encoder", 768, deep_head=True)) == pytest.approx(DEEP_HEADS["encoder"])

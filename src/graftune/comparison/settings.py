@@ -114,7 +114,8 @@ class Settings:
         """The plan, with the candidates' centres for this base."""
         anatomy = Anatomy(experiment.base)
         rows = len(experiment.tables.train.rows)
-        on = Conditions(anatomy.kind, anatomy.width, self.recipe.batch_size, steps_of(self.recipe, rows))
+        steps = steps_of(self.recipe, rows)
+        on = Conditions(anatomy.kind, anatomy.width, self.recipe.batch_size, steps, anatomy.has_deep_head)
         return self.plan_of({one.label: _centre(one, on) for one in self.chosen})
 
     def plan_of(self, centres: Mapping[str, float | None]) -> Plan:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from graftune.methods.method import Build, Method
-from graftune.methods.rates import HEADS, Kind
+from graftune.methods.rates import HEADS, Conditions, Kind, head_rate
 
 if TYPE_CHECKING:
     from graftune.model.context import Context
@@ -25,6 +25,9 @@ class LinearProbe(Method):
     def rates(self) -> dict[str, float]:
         """Its rate is that of all it trains, the head."""
         return {"": 1.0}
+
+    def usual_rate(self, on: Conditions) -> float:
+        return head_rate(on)
 
     def build(self, context: Context) -> Build:
         return Build()

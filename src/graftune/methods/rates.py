@@ -26,21 +26,28 @@ def rates(
     }
 
 
-#: Of a new head, whatever else is trained beside it.
-HEADS = rates(2e-2)
+#: Of a new head that is one linear map, whatever else is trained beside it, and of one that is several.
+HEADS, DEEP_HEADS = rates(2e-2), rates(3e-3)
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a usual rate depends on: the kind of the base, its hidden size, rows of a step and steps of a run."""
+    """What a usual rate depends on: the base's kind, hidden size and head, rows of a step and steps of a run."""
 
     kind: Kind
     width: int
     batch_size: int = BATCH
     steps: int = STEPS
+    deep_head: bool = False
+    """Whether the head is of several linear maps, as those of detectors are."""
 
     def scale(self, *, falls_with_width: bool = True) -> float:
         """Times a rate for width 768, 16 rows and 300 steps: √(768/d) · √(B/16) · (300/T)^¼."""
         width = (WIDTH / self.width) ** 0.5 if falls_with_width else 1.0
         batch = (self.batch_size / BATCH) ** 0.5
         return width * batch * (STEPS / self.steps) ** FALL
+
+
+def head_rate(on: Conditions) -> float:
+    """The usual peak rate of a new head."""
+    return (DEEP_HEADS if on.deep_head else HEADS)[on.kind] * on.scale()

@@ -108,6 +108,12 @@ class Anatomy:
         return "decoder" if causal and config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES else "encoder"
 
     @property
+    def has_deep_head(self) -> bool:
+        """Whether the head is of several linear maps."""
+        heads = [self.modules[path] for path in self.heads]
+        return sum(isinstance(one, nn.Linear) for head in heads for one in head.modules()) > 1
+
+    @property
     def heads(self) -> tuple[str, ...]:
         """Paths of the modules outside the trunk (classifier, score, lm_head …)."""
         trunk = self.base.base_model

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from graftune.config.recipe import Recipe
 from graftune.methods.method import Method
-from graftune.methods.rates import HEADS, Conditions
+from graftune.methods.rates import Conditions, head_rate
 from graftune.model.adapted import AdaptedModel
 from graftune.model.adapter import parameters_of
 
@@ -77,9 +77,9 @@ def budget_of(recipe: Recipe, method: Method, rows: int, model: AdaptedModel) ->
     (adapter,) = map(model.adapter, model.adapters)
     steps = steps_of(recipe, rows)
     every = points_every(recipe, steps)
-    on = Conditions(model.anatomy.kind, width, recipe.batch_size, steps)
+    on = Conditions(model.anatomy.kind, width, recipe.batch_size, steps, model.anatomy.has_deep_head)
     lr = recipe.learning_rate(method.preset, method.usual_rate(on))
-    head = recipe.head_rate(method.preset, HEADS[on.kind] * on.scale())
+    head = recipe.head_rate(method.preset, head_rate(on))
     heads = dict.fromkeys(map(parameters_of, adapter.heads), head / lr)
     return Budget(
         steps=steps if method.trainable else 0,
