@@ -7,8 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
 from all_families import FAMILIES
+from graftune import bases
 from graftune.config import recipe as recipes
 from graftune.methods import LoRA
 from graftune.methods.method import PRESETS, make
@@ -95,3 +97,13 @@ def test_a_head_of_several_maps_starts_lower():
     probe = make("head")
     assert probe.usual_rate(PLAIN) == pytest.approx(HEADS["encoder"])
     assert probe.usual_rate(Conditions("encoder", 768, deep_head=True)) == pytest.approx(DEEP_HEADS["encoder"])
+
+
+@pytest.mark.parametrize(("name", "deep"), [("BertForSequenceClassification", False), ("tiny-encoder", True)])
+def test_which_heads_are_deep(name, deep):
+    if name == "tiny-encoder":  # ModernBERT's head is a dense layer, then the classifier
+        base = AutoModelForSequenceClassification.from_pretrained(bases.path(name), num_labels=3)
+    else:
+        sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 8}
+        base = BertForSequenceClassification(BertConfig(vocab_size=16, **sizes))
+    assert Anatomy(base).has_deep_head is deep
