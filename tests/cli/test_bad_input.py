@@ -477,3 +477,9 @@ def test_candidates_with_options_are_taken(toys, graftune, tmp_path):
     assert done.code == 0, done.err
     found = [json.loads(line)["label"] for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert found == ["lora(rank=1)", "lora(rank=2)"]
+
+
+def test_a_text_is_answered_whatever_data_the_recipe_evaluates_on(toys, graftune, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("eval: dev.jsonl\ngenerate: {max_new_tokens: 2}\n")
+    assert graftune("generate", "--base", toys.llama, "--recipe", recipe, "--text", "a b").code == 0

@@ -41,7 +41,7 @@ def test_a_command_has_a_flag_for_each_of_its_keys(command):
     for name in own:
         assert f"--{name.replace('_', '-')}" in options[name].opts
     others = {name for name in KEYS - own if name in options}
-    assert not others
+    assert others == ({"eval"} if command == "generate" else set())  # there it names inputs, not data of a recipe
 
 
 @pytest.mark.parametrize(

@@ -106,15 +106,16 @@ def evaluate(recipe: Recipe, adapter: Adapter = None, out: Result = None) -> Non
     _answer(out, data, _metrics(result.metrics))
 
 
-@with_keys("generate", eval="Data whose inputs to answer.")
+@with_keys("generate")
 def generate(
     recipe: Recipe,
     adapter: Adapter = None,
     text: Annotated[list[str] | None, typer.Option(help="An input; may be given several times.")] = None,
+    eval: Annotated[str | None, typer.Option(help="Data whose inputs to answer.", metavar="FILE")] = None,
     out: Result = None,
 ) -> None:
     """Answers of an adapter (or of the plain base) to texts, or to the inputs of a file."""
-    if (text is None) == (recipe.eval is None):
+    if (text is None) == (eval is None):
         raise GraftuneError(
             "generate needs inputs", received="--text and --eval" if text else "neither --text nor --eval",
             expected="one of them", do='give --text "…" or --eval FILE',
@@ -128,7 +129,7 @@ def generate(
 
     predictor = _predictor(adapter, recipe)
     columns = predictor.task.task.columns
-    rows = read_inputs(str(recipe.eval), recipe.input, columns) if text is None else rows_of(text, columns)
+    rows = read_inputs(str(eval), recipe.input, columns) if text is None else rows_of(text, columns)
     answers = predictor(rows, 2 * recipe.batch_size)
     shown = [predictor.task.display(row) for row in rows]
     pairs = [{"input": i, "output": a} for i, a in zip(shown, answers, strict=True)]

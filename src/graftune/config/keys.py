@@ -62,7 +62,7 @@ class Data(Group):
     eval: str | None = key(
         None,
         "Evaluation data, or a share of the training rows.",
-        *USUAL, "evaluate", "generate", metavar="FILE|SHARE", usual="0.1",
+        *USUAL, "evaluate", metavar="FILE|SHARE", usual="0.1",
     )  # fmt: skip
     input: str | None = key(
         None, "Column with the inputs.", *USUAL, "evaluate", "generate", metavar="COLUMN", usual="guessed from its name"
