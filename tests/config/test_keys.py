@@ -10,7 +10,8 @@ from typer.main import get_command
 
 from graftune.cli import app
 from graftune.config import recipe as recipes
-from graftune.config.keys import GROUPS, KEYS, commands, group_of
+from graftune.config.described import commands
+from graftune.config.keys import GROUPS, KEYS, group_of
 from graftune.config.reference import page
 from graftune.errors import GraftuneError
 from graftune.tasks.registry import TASKS

@@ -11,7 +11,8 @@ import typer
 from annotated_types import Ge
 from pydantic.fields import FieldInfo
 
-from graftune.config.keys import GROUPS, commands, default_of, metavar
+from graftune.config.described import commands, default_of, metavar
+from graftune.config.keys import GROUPS
 from graftune.config.written import pairs, split
 
 KIND = inspect.Parameter.KEYWORD_ONLY

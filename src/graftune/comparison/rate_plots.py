@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from graftune.comparison import search
 from graftune.comparison.lines import Run, sign
 from graftune.comparison.plots import FAMILIES, INK, SOFT, STYLE, family, svg_of
+from graftune.comparison.points import finite
 from graftune.comparison.results import Comparison
 
 #: A small plot is as large as a learning curve's.
@@ -29,7 +30,7 @@ def rates(comparison: Comparison) -> list[dict[str, Any]]:
     plots = []
     for place, (label, method) in enumerate(_methods(comparison).items()):
         screened, confirmed = (comparison.tried(label, stage) for stage in ("screen", "confirm"))
-        known = search.finite(screened)
+        known = finite(screened)
         if len(known) < 2:
             continue
         worst = min(known.values())

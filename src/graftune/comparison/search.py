@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
+from graftune.comparison.points import finite
+
 #: Rates between which a method is far from its best lie 1.8 to 3 apart (fair-comparison of LoRA by rank and batch).
 SPACING: Final = math.sqrt(10)
 POINTS: Final = 5
@@ -81,11 +83,6 @@ def refinement(tried: Tried, spacing: float = SPACING) -> float | None:
     first, second = sorted(scores, key=lambda rate: (-scores[rate], rate))[:2]
     neighbours = abs(rates.index(first) - rates.index(second)) == 1
     return rounded(math.sqrt(first * second)) if neighbours else None
-
-
-def finite(tried: Tried) -> dict[float, float]:
-    """The rates that have come out, with their scores."""
-    return {rate: score for rate, score in tried.items() if score is not None and math.isfinite(score)}
 
 
 def usable(tried: Tried, share: float = 0.9, worst: float = 0.0) -> list[float]:

@@ -6,16 +6,15 @@ function of what was tried, in whatever order that came back, and a search can b
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
-from typing import Any, Final, TypeGuard
+from typing import Any, Final
 
 from graftune.comparison import search
 from graftune.comparison.candidates import Candidate
-from graftune.comparison.points import Options, Point, options_of
+from graftune.comparison.points import Options, Point, finite, hashable, options_of
 from graftune.config.sections import checked_sections
 from graftune.errors import GraftuneError, unknown
 from graftune.methods.method import Method
@@ -70,10 +69,11 @@ class Space:
             warnings.simplefilter("ignore")  # that a joint model is experimental
             sampler = optuna.samplers.TPESampler(seed=self.seed + len(tried), n_startup_trials=1, multivariate=True)
         study = optuna.create_study(direction="maximize", sampler=sampler)
-        worst = min((score for score in tried.values() if _came_out(score)), default=0.0)
-        for point, score in tried.items():
+        scores = finite(tried)
+        worst = min(scores.values(), default=0.0)
+        for point in tried:
             params = {RATE: point.rate, **{name: self._coded(name, value) for name, value in point.options}}
-            value = score if _came_out(score) else worst
+            value = scores.get(point, worst)
             study.add_trial(optuna.trial.create_trial(params=params, distributions=shapes, value=value))
         found: dict[Point, None] = {}
         wanted = min(GENERATION, self.trials - len(tried))
@@ -103,10 +103,6 @@ def _distribution(optuna: Any, values: Range | tuple[Any, ...]) -> Any:
     if values.whole:
         return optuna.distributions.IntDistribution(int(values.low), int(values.high))
     return optuna.distributions.FloatDistribution(values.low, values.high)
-
-
-def _came_out(score: float | None) -> TypeGuard[float]:
-    return score is not None and math.isfinite(score)
 
 
 def check_installed() -> None:
@@ -171,7 +167,7 @@ def _values(one: Candidate, option: str, given: Any) -> Range | tuple[Any, ...]:
     if is_range:
         low, high = typed
         return Range(low, high, whole=isinstance(low, int) and isinstance(high, int))
-    return tuple(value for _, value in options_of({str(place): value for place, value in enumerate(typed)}))
+    return tuple(map(hashable, typed))
 
 
 def _ascends(values: Sequence[Any]) -> bool:

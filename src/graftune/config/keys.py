@@ -7,24 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.fields import FieldInfo
+from pydantic import Field
 
-#: Commands that have a flag for a key where nothing else is said.
-USUAL: Final = ("train", "compare")
-
-
-def key(default: Any, says: str, *commands: str, metavar: str | None = None, usual: str = "", **limits: Any) -> Any:
-    """A key with its description; `usual` says the default where that is not a plain value."""
-    extra: dict[str, Any] = {"commands": list(commands or USUAL), "metavar": metavar, "usual": usual}
-    made = {"default_factory": default} if callable(default) else {"default": default}
-    return Field(description=says, json_schema_extra=extra, **made, **limits)
-
-
-class Group(BaseModel):
-    """Some keys that belong together; its docstring is their heading."""
-
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, coerce_numbers_to_str=True)
+from graftune.config.described import USUAL, Group, key
 
 
 class General(Group):
@@ -233,30 +218,3 @@ KEYS: Final = frozenset(name for group in GROUPS.values() for name in group.mode
 def group_of(name: str) -> str | None:
     """The name of the group that has a key; None for what is no key."""
     return next((group for group, keys in GROUPS.items() if name in keys.model_fields), None)
-
-
-def commands(field: FieldInfo) -> list[str]:
-    """The commands that have a flag for a key."""
-    return list(_extra(field)["commands"])
-
-
-def metavar(field: FieldInfo) -> str | None:
-    """What stands for a key's value in `--help`."""
-    found: str | None = _extra(field)["metavar"]
-    return found
-
-
-def default_of(field: FieldInfo) -> str:
-    """A key's default in words; empty where there is none."""
-    default = field.get_default(call_default_factory=True)
-    if usual := str(_extra(field)["usual"]):
-        return usual
-    if default is None or default == [] or default == {}:
-        return ""
-    return f"{default:g}" if isinstance(default, float) else str(default).lower()
-
-
-def _extra(field: FieldInfo) -> dict[str, Any]:
-    found = field.json_schema_extra
-    assert isinstance(found, dict)
-    return found

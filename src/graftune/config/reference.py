@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from graftune.config.keys import GROUPS, Group, commands, default_of
+from graftune.config.described import Group, commands, default_of
+from graftune.config.keys import GROUPS
 
 
 def page() -> str:
