@@ -119,9 +119,8 @@ def inference(trained: TrainedAdapter, experiment: Experiment) -> list[dict[str,
 
         sides = [side(trained.model, own, trained.name), side(trained.model, plain, None)]
         sides += [side(merged, own, None)] if merged is not None else []
-        seconds = dict(
-            zip(("adapter", "base", "merged"), in_turns(*sides, rounds=1), strict=False)
-        )  # slow ones write many tokens
+        # What is slow writes many tokens, so that one round is enough there.
+        seconds = dict(zip(("adapter", "base", "merged"), in_turns(*sides, rounds=1), strict=False))
         each = {name: value / (size * batches) for name, value in seconds.items()}
         found.append({"batch": size, "merged": None, **each})
     return found
