@@ -20,7 +20,7 @@ help:
 	@sed -n '1,6s/^# \{0,1\}//p' $(MAKEFILE_LIST)
 
 demo: .venv-demo/.installed
-	.venv-demo/bin/graftune compare --out $(OUT)/decoder
+	.venv-demo/bin/graftune compare --methods hard-prompt,lora,prefix --out $(OUT)/decoder
 	.venv-demo/bin/graftune compare --out $(OUT)/encoder --base tiny-encoder --task classify
 	@echo "open $(abspath $(OUT))/decoder/report.html and $(abspath $(OUT))/encoder/report.html"
 

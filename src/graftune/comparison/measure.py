@@ -119,8 +119,7 @@ def inference(trained: TrainedAdapter, experiment: Experiment) -> list[dict[str,
 
         sides = [side(trained.model, own, trained.name), side(trained.model, plain, None)]
         sides += [side(merged, own, None)] if merged is not None else []
-        # What is slow writes many tokens, so that one round is enough there.
-        seconds = dict(zip(("adapter", "base", "merged"), in_turns(*sides, rounds=1), strict=False))
+        seconds = dict(zip(("adapter", "base", "merged"), in_turns(*sides, rounds=2), strict=False))
         each = {name: value / (size * batches) for name, value in seconds.items()}
         found.append({"batch": size, "merged": None, **each})
     return found

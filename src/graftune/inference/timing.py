@@ -17,7 +17,7 @@ from graftune.tasks.features import Features
 from graftune.tasks.writing import BoundWriting
 from graftune.templates.template import Template
 
-TIMED_TOKENS = 24  # written for each row by a task that writes
+TIMED_TOKENS = 8  # written for each row by a task that writes
 
 
 def timing_call(
