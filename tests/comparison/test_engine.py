@@ -20,7 +20,7 @@ from graftune.comparison.estimate import Cost, Estimate, Sizes, estimate
 from graftune.comparison.plan import EFFORTS, Plan, Trial
 from graftune.comparison.processes import Processes
 from graftune.comparison.results import load
-from graftune.comparison.splits import FOLDS, Splits, chosen_by
+from graftune.comparison.splits import FEW, FOLDS, Splits, chosen_by
 from graftune.config import recipe as recipes
 from graftune.errors import GraftuneError
 from training.tiny import classification_rows, write
@@ -39,8 +39,8 @@ def undrawn(monkeypatch):
 
 @pytest.fixture
 def data(toys, tmp_path):
-    """Options of a comparison of 60 training rows."""
-    rows = classification_rows(60)
+    """Options of a comparison of so many training rows that a trial of the search is one training, not a fold each."""
+    rows = classification_rows(FEW)
     train, held = write(tmp_path / "train.jsonl", rows), write(tmp_path / "eval.jsonl", rows[:12])
     return {
         **toys.options("classify", max_steps=3),

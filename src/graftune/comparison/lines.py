@@ -69,7 +69,6 @@ class Run(BaseModel):
     joules: float | None = None
     energy_source: str = ""
     joules_per_answer: float | None = None
-    merges: bool = False
     forgetting: dict[str, float] = Field(default_factory=dict)
     status: Literal["done", "failed"]
     error: str | None = None

@@ -26,7 +26,6 @@ from graftune.comparison.splits import Splits
 from graftune.comparison.timed import timed
 from graftune.config.recipe import Recipe
 from graftune.errors import GraftuneError
-from graftune.model.merge import is_exact
 from graftune.tasks.bound import Evaluation
 from graftune.training import distributed
 from graftune.training.prepare import Experiment
@@ -114,7 +113,6 @@ def _reported(given: Assignment, tell: Tell) -> dict[str, Any]:
         speeds = inference(trained, reporting)
         tell("what it changes elsewhere", None)
         changes = forgetting(trained, reporting, neutral.passages(recipe.compare.neutral)).means
-        merges = method.trainable and is_exact(adapter)
     finally:
         trained.model.close()
     answers = max(1, len(evaluation.predictions))
@@ -124,7 +122,6 @@ def _reported(given: Assignment, tell: Tell) -> dict[str, Any]:
         "bytes_stored": native.size(given.place),
         "inference": speeds,
         "joules_per_answer": answering.energy.joules / answers,
-        "merges": merges,
         "forgetting": changes,
         "curve": trained.progress.curve,
         "examples": lines.examples(evaluation.predictions),
