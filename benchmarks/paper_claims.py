@@ -49,6 +49,11 @@ RANDOM, OTHER, OWN = (
     f"prefix(reparameterize=false, text={OTHER_WORDS})",
     f"prefix(reparameterize=false, text={TASK_WORDS})",
 )
+#: Where six trained rows are, and a word among them.
+FRONT, BEHIND, AROUND, ANCHORED = (
+    f"p-tuning(pattern='{pattern}')"
+    for pattern in ("{P:6}{input}", "{input}{P:6}", "{P:3}{input}{P:3}", "{P:3}{input}{P:2} opinion{P:1}")
+)
 
 CLAIMS: dict[str, Claim] = {
     "prefix": Claim(
@@ -146,6 +151,14 @@ CLAIMS: dict[str, Claim] = {
             ("lora(rank=8)", "above", "lora(rank=8, targets=[q])"),
         ),
         TABLES,
+    ),
+    "positions": Claim(
+        "Where the trained rows of P-tuning lie, and words as anchors among them, matter, and a frozen small model "
+        "does not reach fine-tuning (Q15; Liu et al. 2021, section 4)",
+        "pros_cons",
+        (FRONT, BEHIND, AROUND, ANCHORED, "full"),
+        ((AROUND, "above", FRONT), (AROUND, "above", BEHIND), (ANCHORED, "above", AROUND), ("full", "above", AROUND)),
+        PHRASES,
     ),
     "groups": Claim(
         "On topics that were never trained on, prefix, adapter and LoRA are above full fine-tuning, which is ahead on "
