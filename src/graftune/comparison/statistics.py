@@ -1,8 +1,11 @@
 """Which of two candidates is better: a paired bootstrap over seeds and rows, a margin, and what would settle the rest.
 
-One draw takes seeds and rows with replacement, the same for all candidates. A bootstrap of three or five seeds is too
-sure of itself, so its draws are stretched: their variance is that of the seeds (with S - 1 degrees of freedom) plus
-that of the rows, and their tails are Student's, with the degrees of freedom of that sum (Satterthwaite 1946).
+One draw takes seeds and rows with replacement, the same for all candidates. A bootstrap of few seeds or rows is too
+sure of itself: where no drawn row tells two candidates apart, it sees no spread at all. So noise of the size of one row
+is added to each candidate's draws (a smoothed bootstrap, Silverman and Young 1987; half a row more on either side of
+each answer is what Agresti and Min 2005 add to paired proportions). Then the draws are stretched: their variance is that
+of the seeds (with S - 1 degrees of freedom) plus that of the rows (with N - 1), and their tails are Student's, with the
+degrees of freedom of that sum (Satterthwaite 1946).
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ AT_ONCE: Final = 250  # draws whose weights are held at a time
 WRONG: Final = 0.025  # how often "better" may be said of equals, in either direction
 SURE: Final = 0.95  # of being within the margin, to be called equal
 POWER: Final = 0.8
+LARGEST: Final = {"bleu": 100.0}  # values of formulas that count further than to one
 
 Verdict = Literal["better", "equal", "open"]
 
@@ -42,6 +46,23 @@ class Scored:
             weights = np.ones((1, self.figures.shape[1]))
             return self.metric(weights)[0]
         sums = np.einsum("dr,srf->dsf", weights, self.figures, optimize=True)
+        return self._of(sums)
+
+    @property
+    def unit(self) -> float:
+        """How much one answer moves the metric: by how much leaving out one row differs from leaving out another.
+
+        A row's share of the whole range where all rows are alike.
+        """
+        rows = self.figures.shape[1]
+        whole = LARGEST.get(self.formula, 1.0) * abs(self.scale)
+        sums = self.figures.sum(1)[:, None]  # (seeds, 1, figures)
+        without = self._of(sums - self.figures).mean(0)  # (rows,)
+        moved = float(np.ptp(without)) if rows > 1 else 0.0
+        return moved or whole / rows
+
+    def _of(self, sums: np.ndarray) -> np.ndarray:
+        """The metric of sums, (…, figures), larger is better: (…,)."""
         found: np.ndarray = self.sign * self.scale * FORMULAS[self.formula](sums)
         return found
 
@@ -74,12 +95,13 @@ class Difference:
 class Draws:
     """The metrics of candidates in each draw, (candidates, draws): of seeds and rows, and of rows with all seeds.
 
-    `own` are those of each seed on all rows, (candidates, seeds). Larger is better.
+    `own` are those of each seed on all rows, (candidates, seeds). Larger is better. `rows` is the number of rows.
     """
 
     both: np.ndarray
     of_rows: np.ndarray
     own: np.ndarray
+    rows: int
 
     @classmethod
     def of(cls, candidates: Sequence[Scored], draws: int = DRAWS, seed: int = 0) -> Draws:
@@ -88,21 +110,24 @@ class Draws:
             raise ValueError("the candidates have other seeds or rows than each other")
         parts = _draws(candidates, draws, seed)
         both, rows = (np.concatenate([part[which] for part in parts], axis=1) for which in (0, 1))
-        return cls(both, rows, np.stack([one.metric() for one in candidates]))
+        units = np.array([one.unit for one in candidates])[:, None] / math.sqrt(2)  # a difference has that of two
+        noise = units * np.random.default_rng((seed, 1)).standard_normal(both.shape)
+        own = np.stack([one.metric() for one in candidates])
+        return cls(both + noise, rows + noise, own, candidates[0].figures.shape[1])
 
     def differences(self, margin: float, best: int) -> list[Difference | None]:
         """What `best` has over each other candidate; None for itself."""
         parts = (self.both, self.of_rows, self.own)
         both, rows, own = (part[best] - part for part in parts)
         return [
-            None if place == best else _difference(both[place], rows[place], own[place], margin)
+            None if place == best else _difference(both[place], rows[place], own[place], margin, self.rows)
             for place in range(len(own))
         ]
 
     def alone(self) -> list[Difference]:
         """Each candidate's own metric in the place of a difference: its mean, with an interval."""
         parts = zip(self.both, self.of_rows, self.own, strict=True)
-        return [_difference(both, rows, own, 0.0) for both, rows, own in parts]
+        return [_difference(both, rows, own, 0.0, self.rows) for both, rows, own in parts]
 
 
 def _draws(candidates: Sequence[Scored], draws: int, seed: int) -> Sequence[tuple[np.ndarray, np.ndarray]]:
@@ -120,16 +145,16 @@ def _draws(candidates: Sequence[Scored], draws: int, seed: int) -> Sequence[tupl
     return found
 
 
-def _difference(both: np.ndarray, rows: np.ndarray, own: np.ndarray, margin: float) -> Difference:
-    """From draws of seeds and rows, of rows alone, and the difference of each seed, (seeds,)."""
+def _difference(both: np.ndarray, rows: np.ndarray, own: np.ndarray, margin: float, count: int) -> Difference:
+    """From draws of seeds and rows, of the `count` rows alone, and the difference of each seed, (seeds,)."""
     mean, seeds = float(own.mean()), len(own)
-    of_rows = float(rows.var())
+    of_rows = float(rows.var()) * count / max(1, count - 1)
     of_seeds = float(own.var(ddof=1)) / seeds if seeds > 1 else 0.0
     error = math.sqrt(of_rows + of_seeds)
-    freedom = math.inf if not of_seeds else error**4 / (of_seeds**2 / (seeds - 1))
-    spread = float(both.std()) or 1.0
+    freedom = error**4 / (of_seeds**2 / max(1, seeds - 1) + of_rows**2 / max(1, count - 1))
     level = 1 - WRONG / 2
-    tails = float(stats.t.ppf(level, freedom) / stats.norm.ppf(level)) if math.isfinite(freedom) else 1.0
+    tails = float(stats.t.ppf(level, freedom) / stats.norm.ppf(level))
+    spread = float(both.std())
     stretched = mean + (both - both.mean()) * (error / spread) * tails
     low, high = np.quantile(stretched, [0.025, 0.975])
     return Difference(
