@@ -55,7 +55,7 @@ def done(toys, tmp_path_factory):
 def test_everything_is_written(done):
     out, said = done
     assert {file.name for file in out.iterdir()} == {
-        *("adapters", "comparison.json", "figures", "recipe.yaml", "report.html", "results.jsonl", "table.md"),
+        *(".lock", "adapters", "comparison.json", "figures", "recipe.yaml", "report.html", "results.jsonl", "table.md"),
     }
     found = {line["method"]: line for line in results(out)}
     assert list(found) == ["hard-prompt", "lora", "prompt", "prefix"]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from transformers import BertForMaskedLM
 
-from graftune.comparison import report
+from graftune.comparison import folder, report
 from graftune.comparison.assignment import Assignment
 from graftune.comparison.candidates import candidate
 from graftune.comparison.compare import compare
@@ -203,6 +205,48 @@ def test_a_known_rate_is_taken(toys, data, tmp_path, undrawn):
     assert {run.stage for run in found.runs if run.label == "lora"} == {"report"}
     with pytest.raises(GraftuneError, match="did you mean 'lora'"):
         compare(toys.bert, ["lora"], out=tmp_path / "x", known={"loro": 1e-3}, **data)
+
+
+def test_one_comparison_at_a_time_writes_into_a_folder(toys, data, tmp_path):
+    with folder.locked(tmp_path / "out"), pytest.raises(GraftuneError, match="another comparison is writing into"):
+        compare(toys.bert, ["lora"], out=tmp_path / "out", **data)
+
+
+def test_it_does_not_go_on_with_other_weights(toys, data, tmp_path, undrawn):
+    base, out = shutil.copytree(toys.bert, tmp_path / "base"), tmp_path / "out"
+    options = {**data, "effort": "none", "workers": 0}
+    compare(str(base), ["bitfit"], out=out, **options)
+    assert load(out).header.finished == 2
+    (line, _) = (out / "results.jsonl").read_text().splitlines(keepends=True)
+    (out / "results.jsonl").write_text(line)
+    model = BertForMaskedLM.from_pretrained(base)
+    model.get_parameter("bert.encoder.layer.0.output.dense.weight").data += 1
+    model.save_pretrained(base)
+    with pytest.raises(GraftuneError, match="the base has changed"):
+        compare(str(base), ["bitfit"], out=out, **options)
+    assert (out / "results.jsonl").read_text() == line
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"rows": [0]}, "from 2 to 500"),
+        ({"rows": [20, 501]}, "rows: 501"),
+        ({"known": {"lora": float("inf")}}, "known rate of lora"),
+        ({"trials": 5}, "trials: 5"),
+        ({"seeds": 2.5}, "number of seeds"),
+        ({"search": "optuna", "space": {"lora.lr": [1e-3, 1e-2]}}, "the rate is always searched"),
+        ({"methods": []}, "compare needs methods"),
+        ({"methods": [3]}, "received: 3"),
+        ({"methods": "lora,lora(rank=8)"}, "two candidates are the same"),
+        ({"base": None}, "this is no base"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_runs(toys, data, tmp_path, wrong, said):
+    options = {"base": toys.bert, "methods": ["lora"], **data, **wrong}
+    with pytest.raises(GraftuneError, match=said):
+        compare(out=tmp_path / "out", **options)
+    assert not (tmp_path / "out" / "results.jsonl").exists()
 
 
 def test_what_a_comparison_takes_is_said_before_and_is_the_sum_of_its_trials(toys, data, tmp_path, undrawn):

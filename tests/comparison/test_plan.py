@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import zlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -71,6 +72,22 @@ def test_the_head_is_searched_first_and_its_rate_is_everybodys():
     assert plan().point("head", done[:first]).rate == found
     assert {one.trial.head for one in done if one.trial.label != "head"} == {found}
     assert {one.trial.head for one in done if one.trial.label == "head"} == {None}
+
+
+def test_trials_beside_another_head_are_run_again():
+    """As where the head's rate changes, because trials that had been killed are repeated."""
+    done = run(plan(), 1)
+    found = plan().point("head", done).rate
+    stale = [
+        one if one.trial.label == "head" else replace(one, trial=replace(one.trial, head=found * 2))
+        for one in done
+        if (one.trial.label, one.trial.stage) != ("head", "report")
+    ]
+    stale.append(Finished(Trial("report", "head", 1, found * 2), 0.5))
+    again = run(plan(), 1, stale)[len(stale) :]
+    assert {one.trial for one in again} == {
+        one.trial for one in done if one.trial.label != "head" or one.trial.stage == "report"
+    }
 
 
 @pytest.mark.parametrize(

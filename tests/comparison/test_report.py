@@ -19,6 +19,7 @@ from rich.console import Console
 
 from graftune.comparison import plots, rate_plots, report, results, row_plots, summary, table, units
 from graftune.comparison import sentences as words
+from graftune.comparison.verdict import judge
 from graftune.errors import GraftuneError
 
 HEADER: dict[str, Any] = {
@@ -230,7 +231,58 @@ def test_the_best_within_a_limit_is_named(tmp_path: Path) -> None:
 def test_figures_that_are_missing_leave_the_means(tmp_path: Path) -> None:
     comparison = judged(tmp_path, {"A": [0.8] * 3, "B": [0.7] * 3})
     results.figures_of(tmp_path, "A", 1).unlink()
-    assert words.verdict(results.load(comparison.folder))[0] == "Best quality: A, with accuracy 0.800 ± 0.000."
+    said = words.verdict(results.load(comparison.folder))
+    assert said[0] == "Highest mean: A, with accuracy 0.800 ± 0.000." and said[1].startswith("How sure that is cannot")
+
+
+def test_a_seed_that_failed_is_left_out_of_all_and_said(tmp_path: Path) -> None:
+    """It gives the victory to nobody."""
+    comparison = judged(tmp_path, {"A": [0.5] * 3, "B": [0.9] * 3, "C": [0.4] * 3}, effort="normal")
+    runs = [run.model_dump() for run in comparison.runs if (run.label, run.seed) != ("B", 2)]
+    found = results.load(folder(tmp_path, [*runs, failed("B", 2)], metric="accuracy", seeds=[0, 1, 2]))
+    assert words.verdict(found)[0].startswith("Best: B, with accuracy 0.9")
+    assert "All are judged by 2 of 3 seeds, as the others are missing of B." in words.warnings(found)
+
+
+def test_of_equals_the_smaller_is_first_and_nothing_is_better_than_it(tmp_path: Path) -> None:
+    right = {"head": [0.5], "LoRA": [0.5], "Full": [0.5]}
+    said = words.verdict(judged(tmp_path, right, rows=30))
+    assert said[0].startswith("Best on average: head, with accuracy 0.5") and "LoRA, Full" in said[0]
+    assert any(one == "No better than the head alone (head): LoRA, Full." for one in said)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.98, 1.0])
+def test_an_interval_does_not_leave_the_range_of_the_metric(tmp_path: Path, share: float) -> None:
+    found = judge(judged(tmp_path, {"A": [share], "B": [0.5]}, rows=20))
+    assert found is not None
+    assert all(0 <= one.low <= one.mean <= one.high <= 1 for one in found.scores.values())
+
+
+def test_few_rows_and_rows_that_are_trained_on_are_warned_of(tmp_path: Path) -> None:
+    said = " ".join(words.warnings(judged(tmp_path, {"A": [0.5], "B": [0.6]}, rows=12, copies=1)))
+    assert re.search(r"Few reported rows: by 12 rows the best score is known to ±0\.[23]", said)
+    assert "1 of 180 reported rows have an input that is trained on." in said
+    assert "Few" not in " ".join(words.warnings(judged(tmp_path, {"A": [0.5], "B": [0.6]}, rows=4000)))
+
+
+def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+    def said(finished: int | None, *runs: dict[str, Any]) -> str:
+        return " ".join(words.warnings(results.load(folder(tmp_path, list(runs), finished=finished))))
+
+    killed = {**failed("B"), "stage": "screen", "rate": 1e-3, "again": True}
+    assert "Not finished: 1 trials so far." in said(0, run("A", 1))
+    assert "2 of 3 lines of results are missing." in said(3, run("A", 1))
+    assert "1 trial was ended from outside" in said(2, run("A", 1), killed) and "diverged" not in said(2, killed)
+    assert "missing" not in said(1, run("A", 1)) and "Not finished" not in said(None, run("A", 1))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"formula": "mean", "scale": 1, "rows": [[1, 1], [1]]}'])
+def test_damaged_figures_are_an_error_with_their_file(tmp_path: Path, text: str) -> None:
+    comparison = judged(tmp_path, {"A": [0.5], "B": [0.6]}, rows=12)
+    file = results.figures_of(tmp_path, "A", 0)
+    file.write_text(text)
+    with pytest.raises(GraftuneError, match=re.escape(file.name)):
+        words.verdict(comparison)
 
 
 def test_seeds_are_warned_of() -> None:
@@ -286,6 +338,13 @@ def test_numbers_are_written_as_people_write_them() -> None:
         "0.25 s", "8.3 s", "1 min 00 s", "2 min 05 s", "1 h 12 min",
     ]  # fmt: skip
     assert [units.percent(v) for v in (0.0024, 0.12, 1)] == ["0.24 %", "12 %", "100 %"]
+
+
+def test_the_metric_on_other_rows_has_columns_of_its_own() -> None:
+    metrics = {"bleu": 9.0, "test bleu": 8.0, "bleu seen": 7.5, "bleu unseen": 6.0}
+    text = table.markdown(comparison(run("A", 9, metrics=metrics), failed("B")))
+    assert "| method | bleu | test bleu | bleu seen | bleu unseen | rate |" in text
+    assert re.search(r"\| A \| 9\.0 \| 8\.0 \| 7\.5 \| 6\.0 \|", text)
 
 
 def test_every_markdown_row_has_as_many_cells_as_the_heading() -> None:

@@ -128,7 +128,7 @@ def test_a_space_is_read():
         ({"lora.rank": {"low": 4}}, "two or more"),
         ({"lora.rank": ["four", 5]}, "lora.rank"),
         ({"lora.rank": [0, 4]}, "rank"),
-        ({"lora.lr": [1e-3, 1e-2]}, "option of lora"),
+        ({"lora.lr": [1e-3, 1e-2]}, "the rate is always searched"),
     ],
 )
 def test_spaces_that_are_none_are_refused(given, words):

@@ -40,11 +40,11 @@ def candidate(given: Method | str, recipe: Recipe) -> Candidate:
     """
     if isinstance(given, Method):
         return Candidate(given.preset, given)
-    found = WRITTEN.fullmatch(given.strip())
+    found = WRITTEN.fullmatch(given.strip()) if isinstance(given, str) else None
     if found is None:
         raise GraftuneError(
             "a candidate cannot be read",
-            received=given,
+            received=repr(given),
             expected="a method, such as lora, or one with options, lora(rank=64, lr=1e-3)",
             do="close the brackets, and write options as key=value",
         )
@@ -89,6 +89,15 @@ def candidates(given: Sequence[Method | str], recipe: Recipe) -> list[Candidate]
             expected="different methods, or one with other options: lora, lora(rank=64)",
             do="leave one out, or give it other options",
         )
+    for place, one in enumerate(found):
+        for other in found[:place]:
+            if (one.method, one.training) == (other.method, other.training):
+                raise GraftuneError(
+                    "two candidates are the same",
+                    received=f"{other.label} and {one.label}",
+                    expected="candidates that differ in an option or a rate",
+                    do="leave one out",
+                )
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -43,29 +44,18 @@ def compare(
     if not distributed.first():
         watch, say = quiet, lambda _: None
     out = Path(out)
+    if not isinstance(base, str | PreTrainedModel):
+        raise GraftuneError(
+            "this is no base",
+            received=repr(base),
+            expected="a Transformers model, or the folder or name of one",
+            do="load one with from_pretrained, or name it",
+        )
     named = base if isinstance(base, str) else base.config.name_or_path
     settings = settings_of(recipes.given(named, recipe, options), methods, seeds)
     given = None if isinstance(base, str) else base
-    recipe = settings.recipe
-    announce(settings.splits.tables, recipe, say)
-    folder.check(out, settings.resolved)
-    folder.check_data(out, settings.data)
-    distributed.agree("options, data and folder", (settings.resolved, settings.data, folder.count(out)))
-    if not _over(settings, out):
-        experiment = settings.experiment(given, tokenizer)
-        plan = settings.plan(experiment)
-        if distributed.first():
-            files.write_text(out / "recipe.yaml", settings.resolved)
-            if not (out / "comparison.json").exists():
-                folder.write_header(out, settings, experiment, plan)
-        sizes = settings.sizes(experiment)
-        del experiment
-        try:
-            Engine(plan, settings, out, sizes, watch, say, given, tokenizer).run()
-        finally:  # also after Ctrl-C: what was finished is shown
-            if distributed.first() and (out / "results.jsonl").exists():
-                with files.disk_errors(out):
-                    report.write(out)
+    announce(settings.splits.tables, settings.recipe, say)
+    _run(settings, out, watch, say, given, tokenizer)
     comparison = results.load(out)
     if not any(run.status == "done" for run in comparison.reported):
         raise GraftuneError(
@@ -75,6 +65,43 @@ def compare(
             do=f"read the reasons in {out / 'results.jsonl'}",
         )
     return table.terminal(comparison)
+
+
+def _run(
+    settings: Settings,
+    out: Path,
+    watch: Watch,
+    say: Callable[[str], None],
+    given: PreTrainedModel | None,
+    tokenizer: Any,
+) -> None:
+    """Run what is left of a comparison, and write its report."""
+    folder.check(out, settings.resolved)
+    folder.check_data(out, settings.data)
+    distributed.agree("options, data and folder", (settings.resolved, settings.data, folder.count(out)))
+    if _over(settings, out):
+        if distributed.first() and results.load(out).header.finished == 0:  # it was killed after its last trial
+            folder.finish(out)
+            report.write(out)
+        return
+    experiment = settings.experiment(given, tokenizer)
+    plan = settings.plan(experiment)
+    with folder.locked(out) if distributed.first() else nullcontext():
+        if distributed.first():
+            files.write_text(out / "recipe.yaml", settings.resolved)
+            if not (out / "comparison.json").exists():
+                folder.write_header(out, settings, experiment, plan)
+            folder.check_base(out, experiment.base)
+        sizes = settings.sizes(experiment)
+        del experiment
+        try:
+            Engine(plan, settings, out, sizes, watch, say, given, tokenizer).run()
+            if distributed.first():
+                folder.finish(out)
+        finally:  # also after Ctrl-C: what was finished is shown
+            if distributed.first() and (out / "results.jsonl").exists():
+                with files.disk_errors(out):
+                    report.write(out)
 
 
 def _over(settings: Settings, out: Path) -> bool:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+from filelock import FileLock, Timeout
+from transformers import PreTrainedModel
 
 from graftune import files
+from graftune.checkpoint import fingerprint
 from graftune.comparison import limits, results
 from graftune.comparison.plan import Plan
 from graftune.comparison.results import figures_of
@@ -20,9 +24,13 @@ from graftune.comparison.settings import Settings
 from graftune.comparison.splits import chosen_by
 from graftune.config.recipe import Recipe
 from graftune.datasets import samples
+from graftune.datasets.splits import duplicates_between
 from graftune.errors import GraftuneError
 from graftune.training.prepare import Experiment
 from graftune.training.record import versions
+from graftune.training.tables import key_of
+
+BASE = "start from"  # the base among the fingerprints
 
 
 def check(out: Path, text: str) -> None:
@@ -49,6 +57,45 @@ def check_data(out: Path, data: Mapping[str, str]) -> None:
             expected="the rows that its first results were made with",
             do="choose another --out, or give the data as they were",
         )
+
+
+def check_base(out: Path, base: PreTrainedModel) -> None:
+    """Raise GraftuneError where the comparison in ``out`` was made on a base with other weights."""
+    before = results.load(out).header.data.get(BASE)
+    if before is not None and before != fingerprint.of_base(base):
+        raise GraftuneError(
+            f"the base has changed since {out} was begun",
+            received="a base with other weights",
+            expected="the base that its first results were made with",
+            do="choose another --out, or give the base as it was",
+        )
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Within the block no other process compares into ``out``. Raises GraftuneError where one does already."""
+    with files.disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise GraftuneError(
+                f"another comparison is writing into {out}",
+                received="a folder that is in use",
+                expected="one comparison for each folder",
+                do="wait until it has ended, or choose another --out",
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def finish(out: Path) -> None:
+    """Note in ``comparison.json`` that nothing is left to do."""
+    header = json.loads((out / "comparison.json").read_text(encoding="utf-8"))
+    files.write_json(out / "comparison.json", {**header, "finished": count(out)})
 
 
 def count(out: Path) -> int:
@@ -86,6 +133,7 @@ def _short(name: str) -> str:
 
 def write_header(out: Path, settings: Settings, experiment: Experiment, plan: Plan) -> None:
     """Write ``comparison.json``: what is compared, on what, and where."""
+    tables = settings.splits.tables
     recipe, rows = settings.recipe, len(settings.splits.to_train(settings.recipe.seed).rows)
     base = experiment.base.base_model
     parameters = list(base.parameters())
@@ -112,7 +160,9 @@ def write_header(out: Path, settings: Settings, experiment: Experiment, plan: Pl
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "
             f"{psutil.virtual_memory().total / 2**30:.0f} GiB"
             + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"),
-            "data": dict(settings.data),
+            "data": {**settings.data, BASE: fingerprint.of_base(experiment.base)},
+            "copies": duplicates_between(tables.train, tables.eval, key_of(experiment.task.task)),
+            "finished": 0,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     )

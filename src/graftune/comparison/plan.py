@@ -112,6 +112,8 @@ class Plan:
             head = None if found is None else found.rate
             if head is None and not self._hopeless(self.probe, done):
                 return self._wanted(self.probe, done, None)
+        # A head's rate may have been found anew, when trials that had been killed were repeated.
+        done = [one for one in done if one.trial.label == self.probe or one.trial.head == head]
         wanted = [trial for label in self.centres for trial in self._wanted(label, done, head)]
         # Searches first, then the reported runs seed by seed, so that a comparison cut short has one seed of each.
         return sorted(wanted, key=lambda one: (one.stage == "report", one.seed if one.stage == "report" else 0))
@@ -142,6 +144,7 @@ class Plan:
             (one.trial.seed, one.trial.rows)
             for one in finished
             if (one.trial.stage, one.trial.label) == ("report", label)
+            if point is None or (one.trial.rate, one.trial.options) == (rate, options)
         }
         return [
             Trial("report", label, seed, rate, 1.0, own, rows, options)

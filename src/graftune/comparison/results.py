@@ -44,7 +44,11 @@ class Header(BaseModel):
     machine: str = ""
     created: str = ""
     data: dict[str, str] = Field(default_factory=dict)
-    """Fingerprints of the rows, by split."""
+    """Fingerprints of the rows, by split, and of the base."""
+    copies: int = 0
+    """Reported rows whose input is trained on as well."""
+    finished: int | None = None
+    """How many lines there were when nothing was left to do; 0 while there is, None where it is not known."""
 
 
 class Comparison(BaseModel):
@@ -101,7 +105,7 @@ def load(folder: str | Path) -> Comparison:
     try:
         header = Header.model_validate_json(file.read_bytes())
     except ValidationError as error:
-        raise _unreadable(file, _first(error)) from error
+        raise unreadable(file, _first(error)) from error
     runs = _runs(folder / "results.jsonl")
     known = {name for run in runs if run.status == "done" for name in run.metrics}
     if known and header.metric not in known:
@@ -118,12 +122,12 @@ def _runs(file: Path) -> list[Run]:
         try:
             run = Run.model_validate(json.loads(line))
         except ValidationError as error:
-            raise _unreadable(f"{file}, line {number}", _first(error)) from error
+            raise unreadable(f"{file}, line {number}", _first(error)) from error
         except ValueError as error:
             # A kill leaves half a line at the end. Anywhere else it means that the file was damaged.
             if number == numbered[-1][0]:
                 break
-            raise _unreadable(f"{file}, line {number}", str(error)) from error
+            raise unreadable(f"{file}, line {number}", str(error)) from error
         point = None if run.stage == "report" else (run.rate, options_of(run.options))
         runs[run.label, run.stage, run.seed, run.rows, point] = run
     return list(runs.values())
@@ -135,7 +139,8 @@ def _first(error: ValidationError) -> str:
     return f"{'.'.join(map(str, complaint['loc'])) or 'the line'}: {complaint['msg']}"
 
 
-def _unreadable(place: object, why: str) -> GraftuneError:
+def unreadable(place: object, why: str) -> GraftuneError:
+    """The error for a file that is not what the comparison wrote."""
     return GraftuneError(
         f"cannot read {place}", received=why, expected="what the comparison wrote", do="repair or remove it"
     )

@@ -16,6 +16,7 @@ from graftune.comparison.verdict import Judgement, judge
 LIKELY: Final = 0.05  # chance of being the best from which on it is told
 MANY: Final = 6  # labels, which are counted instead of named
 DIVERGED: Final = 1 / 3  # of a candidate's rates
+WIDE: Final = 5  # margins that half an interval is wide, from which on rows are called few
 
 
 def verdict(comparison: Comparison) -> list[str]:
@@ -27,7 +28,7 @@ def verdict(comparison: Comparison) -> list[str]:
     judgement, digits = judge(comparison), decimals(every)
     by_label = {row.label: row for row in ranked}
     best = by_label[judgement.best] if judgement else ranked[0]
-    said = _answer(judgement, comparison, digits) if judgement else [_best(best, comparison, digits)]
+    said = _answer(judgement, comparison, digits) if judgement else _unjudged(ranked, comparison, digits)
     said += _smaller(judgement, best, by_label, digits) if judgement else []
     for name, limit in comparison.header.limits.items():
         allowed = next((row for row in ranked if limits.within(row, name, limit)), None)
@@ -45,8 +46,13 @@ def verdict(comparison: Comparison) -> list[str]:
     return said
 
 
-def _best(best: MethodRow, comparison: Comparison, digits: int) -> str:
-    return f"Best quality: {best.label}, with {comparison.header.metric} {quality(best.quality, digits)}."
+def _unjudged(ranked: Sequence[MethodRow], comparison: Comparison, digits: int) -> list[str]:
+    """The highest mean, and that nothing is known of how sure it is."""
+    best = ranked[0]
+    said = [f"Highest mean: {best.label}, with {comparison.header.metric} {quality(best.quality, digits)}."]
+    if len(ranked) > 1:
+        said.append("How sure that is cannot be said: not all candidates have the scores of single rows of one seed.")
+    return said
 
 
 def _answer(judgement: Judgement, comparison: Comparison, digits: int) -> list[str]:
@@ -78,7 +84,7 @@ def _answer(judgement: Judgement, comparison: Comparison, digits: int) -> list[s
 
 def _what_would_settle(judgement: Judgement, margin: str) -> str:
     seeds, rows_needed = judgement.needed()
-    ways = [f"{seeds} seeds"] if seeds and seeds > judgement.seeds else []
+    ways = [f"{seeds} seeds"] if seeds and seeds > len(judgement.seeds) else []
     ways += [f"{rows_needed:,} reported rows"] if rows_needed and rows_needed > judgement.rows else []
     if not ways:
         return f"More seeds and more reported rows together would settle it (there are {_size_of(judgement)})."
@@ -88,7 +94,8 @@ def _what_would_settle(judgement: Judgement, margin: str) -> str:
 
 
 def _size_of(judgement: Judgement) -> str:
-    return f"{judgement.seeds} seed{'s' * (judgement.seeds > 1)} and {judgement.rows:,} rows"
+    seeds = len(judgement.seeds)
+    return f"{seeds} seed{'s' * (seeds > 1)} and {judgement.rows:,} rows"
 
 
 def _smaller(judgement: Judgement, best: MethodRow, by_label: dict[str, MethodRow], digits: int) -> list[str]:
@@ -130,7 +137,8 @@ def _size(row: MethodRow) -> str:
 
 def warnings(comparison: Comparison) -> list[str]:
     """Why this is less of a comparison than it looks: what stands above the answer."""
-    header, said = comparison.header, []
+    header = comparison.header
+    said = [*_missing(comparison), *_few(comparison)]
     steps = max((run.steps or 0 for run in comparison.reported), default=0)
     seen = steps * header.batch_size / max(1, header.train_rows - header.choose_rows)
     if 0 < seen < 1:
@@ -146,7 +154,8 @@ def warnings(comparison: Comparison) -> list[str]:
         tried = comparison.tried(label, "screen")
         if len(tried) > 1 and search.best(tried) is not None and not search.settled(tried):
             open_ended.append(label)
-        if tried and sum(score is None for score in tried.values()) > DIVERGED * len(tried):
+        killed = {run.rate for run in comparison.runs if run.label == label and run.again}
+        if sum(score is None and rate not in killed for rate, score in tried.items()) > DIVERGED * len(tried):
             diverged.append(label)
     if open_ended:
         edge = "The best rate lies at the edge of what was tried, so that there may be a better one"
@@ -157,6 +166,39 @@ def warnings(comparison: Comparison) -> list[str]:
         said.append("One seed: how far another one would move the scores is not known.")
     elif len(header.seeds) == 2:
         said.append("Two seeds: the spread over seeds is a guess.")
+    return said
+
+
+def _missing(comparison: Comparison) -> list[str]:
+    """What of the plan has not been run, or was not kept."""
+    header, runs, said = comparison.header, comparison.runs, []
+    if header.finished == 0:
+        said.append(f"Not finished: {len(runs)} trials so far. Start it again to continue.")
+    elif header.finished and len(runs) < header.finished:
+        said.append(f"{header.finished - len(runs)} of {header.finished} lines of results are missing.")
+    if killed := sum(run.again for run in runs):
+        trials = "trial was" if killed == 1 else "trials were"
+        said.append(f"{killed} {trials} ended from outside, as where memory runs out: start it again to repeat them.")
+    judgement = judge(comparison)
+    if judgement and len(judgement.seeds) < len(header.seeds):
+        done = {label: {run.seed for run in comparison.reported if run.label == label} for label in judgement.labels}
+        failed = {run.label for run in comparison.reported if run.status == "failed"}
+        short = [label for label in done if label in failed or len(done[label]) < len(header.seeds)]
+        which = f"{len(judgement.seeds)} of {len(header.seeds)} seeds, as the others are missing of {', '.join(short)}"
+        said.append(f"All are judged by {which}.")
+    return said
+
+
+def _few(comparison: Comparison) -> list[str]:
+    """Whether the reported rows are few, or not new."""
+    header, said, judgement = comparison.header, [], judge(comparison)
+    if header.copies:
+        said.append(f"{header.copies:,} of {header.eval_rows:,} reported rows have an input that is trained on.")
+    if judgement:
+        score = judgement.scores[judgement.best]
+        if (half := (score.high - score.low) / 2) > WIDE * judgement.margin:
+            many = f"{judgement.rows:,} row{'s' * (judgement.rows != 1)}"
+            said.append(f"Few reported rows: by {many} the best score is known to ±{half:.2g}.")
     return said
 
 

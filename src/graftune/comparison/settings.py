@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from graftune.comparison.spaces import Space
 from graftune.comparison.splits import FEW, FOLDS, Splits, chosen_by
 from graftune.config import recipe as recipes
 from graftune.config.recipe import Recipe
+from graftune.config.written import split
 from graftune.errors import GraftuneError, unknown
 from graftune.methods.method import PRESETS, Method
 from graftune.methods.rates import Conditions
@@ -137,16 +139,15 @@ class Settings:
     def _spaces(self) -> dict[str, Space]:
         """The options that are searched with a rate, by label."""
         compare, known = self.recipe.compare, self._known()
-        if compare.search == "grid" and compare.space:
+        if compare.search == "grid" and (compare.space or compare.trials is not None):
             raise GraftuneError(
-                "a grid searches rates alone",
-                received=f"space: {', '.join(compare.space)}",
+                "a grid searches rates alone, as many as the effort says",
+                received=f"space: {', '.join(compare.space)}" if compare.space else f"trials: {compare.trials}",
                 expected="search: optuna, which searches several options at once",
-                do="add --search optuna, or leave the space out",
+                do="add --search optuna, or leave it out",
             )
         if compare.search == "grid":
             return {}
-        spaces.check_installed()
         trials = compare.trials or 4 * self.effort.points
         found = spaces.read(compare.space, self.chosen, trials, self.recipe.seed + TUNING)
         if not found or not self.effort.points or known.keys() & found.keys():
@@ -156,6 +157,7 @@ class Settings:
                 expected="options of candidates whose rates are searched too",
                 do="give --space METHOD.OPTION=VALUES, without a known rate of that method, and an effort above none",
             )
+        spaces.check_installed()
         return found
 
     def _known(self) -> dict[str, float]:
@@ -171,6 +173,13 @@ class Settings:
             rate = one.training.get("lr", rate)
             rate = self.recipe.sections.get(one.method.preset, {}).get("lr", self.recipe.lr) if rate is None else rate
             if rate is not None and one.method.trainable:
+                if not 0 < float(rate) < math.inf:
+                    raise GraftuneError(
+                        f"the known rate of {one.label} is none",
+                        received=rate,
+                        expected="a positive number, such as 1e-3",
+                        do="give another, or leave it out",
+                    )
                 found[one.label] = float(rate)
         return found
 
@@ -193,13 +202,18 @@ def settings_of(recipe: Recipe, methods: Sequence[Method | str] | None, seeds: i
     limits.read(recipe.compare.limit)
     effort = EFFORTS[name]
     usual_methods = DEMO_METHODS if recipe.train is None and recipe.task in DEMO else every_method(task)
-    given = list(methods or recipe.compare.methods or usual_methods)
+    if isinstance(methods, str):
+        methods = split(methods)
+    given = list((recipe.compare.methods or usual_methods) if methods is None else methods)
     chosen = candidates(given, recipe)
     searches = effort.points and task.new_head and any(one.method.trainable for one in chosen)
     if searches and recipe.head_lr is None and PROBE not in [one.label for one in chosen]:
         chosen = [*chosen, *candidates([PROBE], recipe)]
-    count = seeds or recipe.compare.seeds or SEEDS[name]
+    count = recipe.compare.seeds or SEEDS[name] if seeds is None else seeds
+    if not isinstance(count, int) or count < 1:
+        raise GraftuneError("a number of seeds is not one", received=count, expected="1 or more", do="give another")
     splits = Splits.read(recipe)
+    _check_sizes(recipe.compare.rows, len(splits.to_train(recipe.seed).rows))
     if effort.points and any(one.method.trainable for one in chosen):
         splits.check()
     data = {"train": splits.tables.train.fingerprint, "evaluate": splits.tables.eval.fingerprint}
@@ -208,6 +222,17 @@ def settings_of(recipe: Recipe, methods: Sequence[Method | str] | None, seeds: i
     if recipe.compare.neutral is not None:
         data["tell forgetting"] = sha256("\n".join(neutral.passages(recipe.compare.neutral)).encode()).hexdigest()
     return Settings(recipe, chosen, [recipe.seed + k for k in range(count)], effort, splits, data)
+
+
+def _check_sizes(sizes: Sequence[int | str], rows: int) -> None:
+    """Raise GraftuneError for numbers of training rows that there are not."""
+    if wrong := [one for one in sizes if isinstance(one, int) and not 2 <= one <= rows]:
+        raise GraftuneError(
+            "so many training rows cannot be drawn",
+            received=f"rows: {', '.join(map(str, wrong))}",
+            expected=f"numbers from 2 to {rows:,}, or all",
+            do="give others",
+        )
 
 
 def every_method(task: Task) -> list[str]:

@@ -135,6 +135,13 @@ def read(given: Mapping[str, Any], chosen: Sequence[Candidate], trials: int, see
     names = {name for one in chosen if one.method.trainable for name in (one.label, one.method.preset)}
     for key, values in given.items():
         name, _, option = key.rpartition(".")
+        if option == RATE and name in names:
+            raise GraftuneError(
+                "the rate is always searched, around the method's usual one",
+                received=f"a space for {key}",
+                expected="other options of the method, such as rank or dropout",
+                do=f"leave it out, or give the rate with --known {key}=…",
+            )
         if name not in names:
             raise unknown("candidate whose options are searched", name or key, names)
         for one in chosen:

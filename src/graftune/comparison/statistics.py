@@ -2,10 +2,10 @@
 
 One draw takes seeds and rows with replacement, the same for all candidates. A bootstrap of few seeds or rows is too
 sure of itself: where no drawn row tells two candidates apart, it sees no spread at all. So noise of the size of one row
-is added to each candidate's draws (a smoothed bootstrap, Silverman and Young 1987; half a row more on either side of
-each answer is what Agresti and Min 2005 add to paired proportions). Then the draws are stretched: their variance is that
-of the seeds (with S - 1 degrees of freedom) plus that of the rows (with N - 1), and their tails are Student's, with the
-degrees of freedom of that sum (Satterthwaite 1946).
+is added to each candidate's draws (a smoothed bootstrap, Silverman and Young 1987; for paired proportions much what
+Agresti and Min 2005 add). Then the draws are stretched: their variance is that of the seeds (with S - 1 degrees of
+freedom) plus that of the rows (with N - 1), and their tails are Student's, with the degrees of freedom of that sum
+(Satterthwaite 1946).
 """
 
 from __future__ import annotations
@@ -55,11 +55,18 @@ class Scored:
         A row's share of the whole range where all rows are alike.
         """
         rows = self.figures.shape[1]
-        whole = LARGEST.get(self.formula, 1.0) * abs(self.scale)
         sums = self.figures.sum(1)[:, None]  # (seeds, 1, figures)
         without = self._of(sums - self.figures).mean(0)  # (rows,)
         moved = float(np.ptp(without)) if rows > 1 else 0.0
-        return moved or whole / rows
+        return moved or LARGEST.get(self.formula, 1.0) * abs(self.scale) / rows
+
+    @property
+    def largest(self) -> float | None:
+        """The largest value of the metric, whose smallest is 0; None where it may have any."""
+        formula = LARGEST.get(self.formula, 1.0) * abs(self.scale)
+        values = self.figures[..., 0]
+        shares = self.formula in ("f1", "bleu") or bool(((values >= 0) & (values <= self.figures[..., 1])).all())
+        return formula if shares and self.sign > 0 and self.formula != "pearson" else None
 
     def _of(self, sums: np.ndarray) -> np.ndarray:
         """The metric of sums, (…, figures), larger is better: (…,)."""

@@ -120,8 +120,14 @@ def _row(method: str, label: str, runs: Sequence[Run], metric: str) -> MethodRow
     )
 
 
-def _worse_later(metric: str) -> Callable[[MethodRow], float]:
-    return lambda row: -sign(metric) * row.quality.mean if row.quality else math.inf
+def _worse_later(metric: str) -> Callable[[MethodRow], tuple[float, float]]:
+    """Of equal ones the smaller is first."""
+
+    def key(row: MethodRow) -> tuple[float, float]:
+        stored = row.parameters_stored.mean if row.parameters_stored else 0.0
+        return (-sign(metric) * row.quality.mean if row.quality else math.inf, stored)
+
+    return key
 
 
 def decimals(rows: Sequence[MethodRow]) -> int:

@@ -73,8 +73,15 @@ def columns(comparison: Comparison) -> list[Column]:
             else quality(row.quality, digits)
         )
 
+    def also(name: str) -> Column:
+        """The same metric on other rows: one more file, and groups that were trained on and others."""
+        return Column(name, lambda r: quality(r.metrics.get(name), digits), lambda r: r.metrics.get(name))
+
+    others = (f"test {header.metric}", f"{header.metric} seen", f"{header.metric} unseen")
+    known = {name for run in comparison.reported for name in run.metrics}
     return [
         Column(header.metric, score, lambda r: r.quality),
+        *(also(name) for name in others if name in known),
         Column("rate", rate, lambda r: r.rate),
         Column("trained (of base)", trained, lambda r: r.parameters_trained),
         Column("stored", stored, lambda r: r.bytes_stored),

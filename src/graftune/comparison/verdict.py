@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from graftune.comparison import statistics
 from graftune.comparison.lines import sign
-from graftune.comparison.results import Comparison, figures_of
+from graftune.comparison.results import Comparison, figures_of, unreadable
 from graftune.comparison.statistics import Difference, Scored, Verdict
+from graftune.tasks.metrics.scores import FORMULAS
 
 MARGIN: Final = 0.01  # of a metric's scale: differences below it matter to nobody
 
@@ -21,7 +24,8 @@ MARGIN: Final = 0.01  # of a metric's scale: differences below it matter to nobo
 class Judgement:
     """Labels from the best to the worst, what the best has over each, and each one's own score with its interval.
 
-    `chances` are the probabilities of being the best; `margin` is in the metric's own unit.
+    `chances` are the probabilities of being the best; `margin` is in the metric's own unit. `seeds` are those that all
+    of the candidates have finished, by which they are judged.
     """
 
     labels: Sequence[str]
@@ -30,7 +34,7 @@ class Judgement:
     differences: Mapping[str, Difference]
     verdicts: Mapping[str, Verdict]
     chances: Mapping[str, float]
-    seeds: int
+    seeds: Sequence[int]
     rows: int
 
     @property
@@ -45,7 +49,7 @@ class Judgement:
     def needed(self) -> tuple[int | None, int | None]:
         """How many seeds or rows would let twice the margin be seen in all that is open; None for no number."""
         found = [
-            statistics.needed(self.differences[label], self.margin, self.seeds, self.rows)
+            statistics.needed(self.differences[label], self.margin, len(self.seeds), self.rows)
             for label in self.said("open")
         ]
         seeds, rows = ([one[which] for one in found] for which in (0, 1))
@@ -53,22 +57,29 @@ class Judgement:
 
 
 def judge(comparison: Comparison) -> Judgement | None:
-    """The judgement of all candidates whose reported runs have all finished; None where there are fewer than two."""
+    """The judgement of all candidates by the seeds that each of them has finished.
+
+    None where fewer than two candidates have a seed in common, or the figures of their rows are missing.
+    """
     found: Judgement | None = comparison.once("judgement", lambda: _judged(comparison))
     return found
 
 
 def _judged(comparison: Comparison) -> Judgement | None:
-    header, chosen = comparison.header, dict[str, Scored]()
-    labels = list(dict.fromkeys(run.label for run in comparison.reported))
-    for label in labels:
-        if (scored := _scored(comparison, label)) is not None:
-            chosen[label] = scored
-    if len({one.figures.shape[:2] for one in chosen.values()}) > 1 or len(chosen) < 2:
+    header, done = comparison.header, dict[str, set[int]]()
+    stored = dict[str, int]()
+    for run in comparison.reported:
+        if run.status == "done" and math.isfinite(run.metrics.get(header.metric, math.nan)):
+            done.setdefault(run.label, set()).add(run.seed)
+            stored[run.label] = run.parameters_stored or 0
+    seeds = sorted(set.intersection(*done.values())) if done else []
+    read = {label: _scored(comparison, label, seeds) for label in done} if seeds else {}
+    chosen = {label: one for label, one in read.items() if one is not None}
+    if len({one.figures.shape[:2] for one in chosen.values()}) > 1 or len(chosen) < max(2, len(done)):
         return None
     direction = sign(header.metric)
     means = {label: float(one.metric().mean()) for label, one in chosen.items()}
-    ordered = sorted(chosen, key=lambda label: -means[label])
+    ordered = sorted(chosen, key=lambda label: (-means[label], stored[label]))
     candidates = [chosen[label] for label in ordered]
     margin = margin_of(candidates[0], max(map(abs, means.values())))
     draws = statistics.Draws.of(candidates)
@@ -78,18 +89,25 @@ def _judged(comparison: Comparison) -> Judgement | None:
     return Judgement(
         ordered,
         margin,
-        {label: _turned(one, direction) for label, one in zip(ordered, draws.alone(), strict=True)},
+        {
+            label: _turned(_inside(one, candidates[0]), direction)
+            for label, one in zip(ordered, draws.alone(), strict=True)
+        },
         over,
         statistics.verdicts(over, margin),
         {label: float(chance) for label, chance in zip(ordered, chances, strict=True)},
-        seeds=candidates[0].figures.shape[0],
+        seeds=seeds,
         rows=candidates[0].figures.shape[1],
     )
 
 
 def difference(comparison: Comparison, first: str, second: str) -> Difference | None:
     """What one candidate has over another, in the direction in which it is better; None where a run is missing."""
-    chosen = [_scored(comparison, label) for label in (first, second)]
+    seeds = [
+        {run.seed for run in comparison.reported if run.label == label and run.status == "done"}
+        for label in (first, second)
+    ]
+    chosen = [_scored(comparison, label, sorted(seeds[0] & seeds[1])) for label in (first, second)]
     known = [one for one in chosen if one is not None]
     if len(known) < 2:
         return None
@@ -104,20 +122,42 @@ def margin_of(one: Scored, largest: float) -> float:
     return MARGIN * (100.0 if one.formula == "bleu" or largest > 1.0 else 1.0)
 
 
-def _scored(comparison: Comparison, label: str) -> Scored | None:
-    """The figures of a candidate's reported runs, (seeds, rows, figures); None where one is missing or no number."""
-    header = comparison.header
-    done = {run.seed for run in comparison.reported if run.label == label and run.status == "done"}
-    if not header.seeds or not set(header.seeds) <= done:
+def _scored(comparison: Comparison, label: str, seeds: Sequence[int]) -> Scored | None:
+    """The figures of a candidate's runs, (seeds, rows, figures); None where a file is missing or a figure no number.
+
+    Raises GraftuneError for files that are damaged.
+    """
+    kept = [figures_of(comparison.folder, label, seed) for seed in seeds]
+    if not kept or not all(file.is_file() for file in kept):
         return None
-    kept = [figures_of(comparison.folder, label, seed) for seed in header.seeds]
-    if not all(file.is_file() for file in kept):
+    read = [_read(file) for file in kept]
+    shapes = {one[2].shape for one in read}
+    if len(shapes) > 1:
+        raise unreadable(kept[0].parent, f"files of {label} with {' and '.join(str(one[0]) for one in shapes)} rows")
+    figures = np.stack([one[2] for one in read])
+    if not np.isfinite(figures).all():
         return None
-    read = [json.loads(file.read_text(encoding="utf-8")) for file in kept]
-    figures = np.array([one["rows"] for one in read], dtype=float)
-    if figures.ndim != 3 or not np.isfinite(figures).all():
-        return None
-    return Scored(figures, read[0]["formula"], read[0]["scale"], sign(header.metric))
+    return Scored(figures, read[0][0], read[0][1], sign(comparison.header.metric))
+
+
+def _read(file: Path) -> tuple[str, float, np.ndarray]:
+    """Formula, scale and figures, (rows, figures), of one run. Raises GraftuneError for a damaged file."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        figures = np.array(found["rows"], dtype=float)
+        if found["formula"] not in FORMULAS or figures.ndim != 2 or not figures.size:
+            raise ValueError("no table of figures")
+        return found["formula"], float(found["scale"]), figures
+    except (ValueError, KeyError, TypeError) as error:
+        raise unreadable(file, str(error)) from error
+
+
+def _inside(one: Difference, scored: Scored) -> Difference:
+    """A score whose interval does not leave the values that the metric can have, where these are known."""
+    top = scored.largest
+    if top is None or not 0 <= one.mean <= top:
+        return one
+    return replace(one, low=max(0.0, one.low), high=min(top, one.high))
 
 
 def _turned(one: Difference, direction: int) -> Difference:
