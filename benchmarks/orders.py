@@ -43,11 +43,13 @@ def rates(file: Path) -> dict[str, str]:
     return {row["label"]: f"{float(row['rate']):.2g}" for row in read(file) if row["stage"] == "report" and row["rate"]}
 
 
-def agreement(truth: Mapping[str, float], other: Mapping[str, float], clear: float) -> tuple[int, int]:
-    """Of the pairs of methods further apart than `clear`, how many have this order elsewhere, and their number."""
+def agreement(truth: Mapping[str, float], other: Mapping[str, float], clear: float) -> tuple[int, int, int]:
+    """Of the pairs of methods further apart than `clear`: how many have this order elsewhere, how many of these are as
+    far apart there too, and the number of pairs."""
     both = [name for name in truth if name in other]
     pairs = [(a, b) for a, b in combinations(both, 2) if abs(truth[a] - truth[b]) > clear]
-    return sum((truth[a] - truth[b]) * (other[a] - other[b]) > 0 for a, b in pairs), len(pairs)
+    right = [(a, b) for a, b in pairs if (truth[a] - truth[b]) * (other[a] - other[b]) > 0]
+    return len(right), sum(abs(other[a] - other[b]) > clear for a, b in right), len(pairs)
 
 
 def main(
@@ -81,8 +83,11 @@ def main(
         said.append(f"Below half of its best at the usual rate: {', '.join(half)}.")
     for words, found in {"the usual rates": at_usual, **beside}.items():
         means = {label: statistics.fmean(values) for label, values in found.items()}
-        right, of = agreement(mean, means, CLEAR * (1 if points == 100 else 100))
-        said.append(f"Of {of} pairs of methods more than a point apart, {right} have this order by {words}.")
+        right, clear, of = agreement(mean, means, CLEAR * (1 if points == 100 else 100))
+        said.append(
+            f"Of {of} pairs of methods more than a point apart, {right} have this order by {words}, {clear} of them by "
+            "more than a point there too."
+        )
     about = "Mean ± deviation over seeds; in the last columns the place, then the score."
     text = "\n".join([markdown(headings, lines), "", about, "", *(f"- {one}" for one in said), ""])
     (folder / f"{name}-orders.md").write_text(text, encoding="utf-8")
