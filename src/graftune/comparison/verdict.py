@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from graftune.comparison import statistics
-from graftune.comparison.lines import sign
+from graftune.comparison.lines import Run, sign
 from graftune.comparison.results import Comparison, figures_of, unreadable
 from graftune.comparison.statistics import Difference, Scored, Verdict
 from graftune.tasks.metrics.scores import FORMULAS
@@ -66,18 +66,11 @@ def judge(comparison: Comparison) -> Judgement | None:
 
 
 def _judged(comparison: Comparison) -> Judgement | None:
-    header, done = comparison.header, dict[str, set[int]]()
-    stored = dict[str, int]()
-    for run in comparison.reported:
-        if run.status == "done" and math.isfinite(run.metrics.get(header.metric, math.nan)):
-            done.setdefault(run.label, set()).add(run.seed)
-            stored[run.label] = run.parameters_stored or 0
-    seeds = sorted(set.intersection(*done.values())) if done else []
-    read = {label: _scored(comparison, label, seeds) for label in done} if seeds else {}
-    chosen = {label: one for label, one in read.items() if one is not None}
-    if len({one.figures.shape[:2] for one in chosen.values()}) > 1 or len(chosen) < max(2, len(done)):
+    stored = {run.label: run.parameters_stored or 0 for run in comparison.reported if _counts(comparison, run)}
+    seeds, chosen = _together(comparison, list(stored))
+    if len(chosen) < 2:
         return None
-    direction = sign(header.metric)
+    direction = sign(comparison.header.metric)
     means = {label: float(one.metric().mean()) for label, one in chosen.items()}
     ordered = sorted(chosen, key=lambda label: (-means[label], stored[label]))
     candidates = [chosen[label] for label in ordered]
@@ -103,16 +96,28 @@ def _judged(comparison: Comparison) -> Judgement | None:
 
 def difference(comparison: Comparison, first: str, second: str) -> Difference | None:
     """What one candidate has over another, in the direction in which it is better; None where a run is missing."""
-    seeds = [
-        {run.seed for run in comparison.reported if run.label == label and run.status == "done"}
-        for label in (first, second)
-    ]
-    chosen = [_scored(comparison, label, sorted(seeds[0] & seeds[1])) for label in (first, second)]
-    known = [one for one in chosen if one is not None]
-    if len(known) < 2:
+    _, chosen = _together(comparison, [first, second])
+    if len(chosen) < 2:
         return None
+    known = [chosen[first], chosen[second]]
     margin = margin_of(known[0], max(abs(float(one.metric().mean())) for one in known))
     return statistics.Draws.of(known).differences(margin, 0)[1]
+
+
+def _counts(comparison: Comparison, run: Run) -> bool:
+    """Whether a run has finished with a number."""
+    return run.status == "done" and math.isfinite(run.metrics.get(comparison.header.metric, math.nan))
+
+
+def _together(comparison: Comparison, labels: Sequence[str]) -> tuple[list[int], dict[str, Scored]]:
+    """The seeds that all of the candidates have finished, and their figures; none where any are missing."""
+    runs = [run for run in comparison.reported if _counts(comparison, run)]
+    done = [{run.seed for run in runs if run.label == label} for label in labels]
+    seeds = sorted(set.intersection(*done)) if done else []
+    read = {label: _scored(comparison, label, seeds) for label in labels}
+    found = {label: one for label, one in read.items() if one is not None}
+    alike = len({one.figures.shape[:2] for one in found.values()}) == 1
+    return seeds, found if alike and len(found) == len(labels) else {}
 
 
 def margin_of(one: Scored, largest: float) -> float:
