@@ -1,4 +1,4 @@
-# make demo   methods of each kind on the two shipped bases and embedded data; writes two reports below $(OUT)
+# make demo   a few methods on the two shipped bases and embedded data; writes two reports below $(OUT)
 # make test   the test suite            make lint   ruff, mypy, import-linter            make clean   undo the installs
 # make bases  pretrain the two shipped bases again, from the folder TEXT=… of .txt.xz files
 #

@@ -232,7 +232,8 @@ def test_it_does_not_go_on_with_other_weights(toys, data, tmp_path, undrawn):
     [
         ({"rows": [0]}, "from 2 to 500"),
         ({"rows": [20, 501]}, "rows: 501"),
-        ({"known": {"lora": float("inf")}}, "known rate of lora"),
+        ({"known": {"lora": float("inf")}}, "bad value for 'compare.known.lora'"),
+        ({"lr": float("inf")}, "bad value for 'lr'"),
         ({"trials": 5}, "trials: 5"),
         ({"seeds": 2.5}, "number of seeds"),
         ({"search": "optuna", "space": {"lora.lr": [1e-3, 1e-2]}}, "the rate is always searched"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any
 
 from graftune.config.recipe import Recipe
@@ -89,15 +90,14 @@ def candidates(given: Sequence[Method | str], recipe: Recipe) -> list[Candidate]
             expected="different methods, or one with other options: lora, lora(rank=64)",
             do="leave one out, or give it other options",
         )
-    for place, one in enumerate(found):
-        for other in found[:place]:
-            if (one.method, one.training) == (other.method, other.training):
-                raise GraftuneError(
-                    "two candidates are the same",
-                    received=f"{other.label} and {one.label}",
-                    expected="candidates that differ in an option or a rate",
-                    do="leave one out",
-                )
+    for first, second in combinations(found, 2):
+        if (first.method, first.training) == (second.method, second.training):
+            raise GraftuneError(
+                "two candidates are the same",
+                received=f"{first.label} and {second.label}",
+                expected="candidates that differ in an option or a rate",
+                do="leave one out",
+            )
     return found
 
 

@@ -89,9 +89,10 @@ def _run(
     with folder.locked(out) if distributed.first() else nullcontext():
         if distributed.first():
             files.write_text(out / "recipe.yaml", settings.resolved)
-            if not (out / "comparison.json").exists():
+            if (out / "comparison.json").exists():
+                folder.check_base(out, experiment.base)
+            else:
                 folder.write_header(out, settings, experiment, plan)
-            folder.check_base(out, experiment.base)
         sizes = settings.sizes(experiment)
         del experiment
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -74,6 +75,12 @@ class Comparison(BaseModel):
     def reported(self) -> list[Run]:
         """The runs on all training rows whose figures are reported."""
         return [run for run in self.runs if run.stage == "report" and run.rows is None]
+
+    @property
+    def scored(self) -> list[Run]:
+        """Those of them that have finished, with a number."""
+        runs = [run for run in self.reported if run.status == "done"]
+        return [run for run in runs if math.isfinite(run.metrics.get(self.header.metric, math.nan))]
 
     def tried(self, label: str, stage: str) -> dict[float, float | None]:
         """The scores of a candidate's rates in a stage of the search; None where it failed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -181,9 +182,8 @@ def _missing(comparison: Comparison) -> list[str]:
         said.append(f"{killed} {trials} ended from outside, as where memory runs out: start it again to repeat them.")
     judgement = judge(comparison)
     if judgement and len(judgement.seeds) < len(header.seeds):
-        done = {label: {run.seed for run in comparison.reported if run.label == label} for label in judgement.labels}
-        failed = {run.label for run in comparison.reported if run.status == "failed"}
-        short = [label for label in done if label in failed or len(done[label]) < len(header.seeds)]
+        done = Counter(run.label for run in comparison.scored)
+        short = [label for label in judgement.labels if done[label] < len(header.seeds)]
         which = f"{len(judgement.seeds)} of {len(header.seeds)} seeds, as the others are missing of {', '.join(short)}"
         said.append(f"All are judged by {which}.")
     return said

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -173,13 +172,6 @@ class Settings:
             rate = one.training.get("lr", rate)
             rate = self.recipe.sections.get(one.method.preset, {}).get("lr", self.recipe.lr) if rate is None else rate
             if rate is not None and one.method.trainable:
-                if not 0 < float(rate) < math.inf:
-                    raise GraftuneError(
-                        f"the known rate of {one.label} is none",
-                        received=rate,
-                        expected="a positive number, such as 1e-3",
-                        do="give another, or leave it out",
-                    )
                 found[one.label] = float(rate)
         return found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from graftune.comparison import statistics
-from graftune.comparison.lines import Run, sign
+from graftune.comparison.lines import sign
 from graftune.comparison.results import Comparison, figures_of, unreadable
 from graftune.comparison.statistics import Difference, Scored, Verdict
 from graftune.tasks.metrics.scores import FORMULAS
@@ -66,7 +65,7 @@ def judge(comparison: Comparison) -> Judgement | None:
 
 
 def _judged(comparison: Comparison) -> Judgement | None:
-    stored = {run.label: run.parameters_stored or 0 for run in comparison.reported if _counts(comparison, run)}
+    stored = {run.label: run.parameters_stored or 0 for run in comparison.scored}
     seeds, chosen = _together(comparison, list(stored))
     if len(chosen) < 2:
         return None
@@ -104,15 +103,9 @@ def difference(comparison: Comparison, first: str, second: str) -> Difference | 
     return statistics.Draws.of(known).differences(margin, 0)[1]
 
 
-def _counts(comparison: Comparison, run: Run) -> bool:
-    """Whether a run has finished with a number."""
-    return run.status == "done" and math.isfinite(run.metrics.get(comparison.header.metric, math.nan))
-
-
 def _together(comparison: Comparison, labels: Sequence[str]) -> tuple[list[int], dict[str, Scored]]:
     """The seeds that all of the candidates have finished, and their figures; none where any are missing."""
-    runs = [run for run in comparison.reported if _counts(comparison, run)]
-    done = [{run.seed for run in runs if run.label == label} for label in labels]
+    done = [{run.seed for run in comparison.scored if run.label == label} for label in labels]
     seeds = sorted(set.intersection(*done)) if done else []
     read = {label: _scored(comparison, label, seeds) for label in labels}
     found = {label: one for label, one in read.items() if one is not None}

@@ -9,6 +9,8 @@ from pydantic.fields import FieldInfo
 
 #: Commands that have a flag for a key where nothing else is said.
 USUAL: Final = ("train", "compare")
+#: The bounds of a learning rate.
+RATE: Final[dict[str, Any]] = {"gt": 0, "allow_inf_nan": False}
 
 
 def key(default: Any, says: str, *commands: str, metavar: str | None = None, usual: str = "", **limits: Any) -> Any:

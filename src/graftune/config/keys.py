@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from graftune.config.described import USUAL, Group, key
+from graftune.config.described import RATE, USUAL, Group, key
 
 
 class General(Group):
@@ -78,10 +78,10 @@ class Training(Group):
     max_steps: int | None = key(None, "Length of training in steps. It excludes `epochs`.", ge=1)
     epochs: float | None = key(None, "Length of training in passes over the training rows.", usual="3", gt=0)
     lr: float | None = key(
-        None, "Peak learning rate. A section's own `lr` wins.", metavar="RATE", usual="the method's usual one", gt=0
+        None, "Peak learning rate. A section's own `lr` wins.", metavar="RATE", usual="the method's usual one", **RATE
     )
     head_lr: float | None = key(
-        None, "Peak learning rate of a new head.", metavar="RATE", usual="that of a linear probe", gt=0
+        None, "Peak learning rate of a new head.", metavar="RATE", usual="that of a linear probe", **RATE
     )
     schedule: Literal["linear", "cosine", "constant"] = key(
         "linear", "How the rate goes on after the warm-up: linear or cosine to zero, or constant.", metavar="NAME"
@@ -159,7 +159,7 @@ class Compare(Group):
         "How many seeds are reported, from `seed` upward.",
         "compare", usual="1 with none or quick, 3 with normal, 6 with thorough", ge=1,
     )  # fmt: skip
-    known: dict[str, Annotated[float, Field(gt=0)]] = key(
+    known: dict[str, Annotated[float, Field(**RATE)]] = key(
         dict, "A rate that is not searched for.", "compare", metavar="METHOD.lr=RATE"
     )
     limit: dict[str, str] = key(

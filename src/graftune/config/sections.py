@@ -6,12 +6,13 @@ from typing import Annotated, Any, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from graftune.config.described import RATE
 from graftune.errors import GraftuneError, unknown
 
 #: Keys of a method's section that belong to training rather than to the method.
 TRAINING_KEYS: dict[str, Any] = {
-    "lr": Annotated[float, Field(gt=0)],
-    "head_lr": Annotated[float, Field(gt=0)],
+    "lr": Annotated[float, Field(**RATE)],
+    "head_lr": Annotated[float, Field(**RATE)],
     "rates": dict[str, Annotated[float, Field(ge=0)]],
 }
 _LENIENT = ConfigDict(coerce_numbers_to_str=True)
